@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from orchestrator.artifacts.ensembles import EnsembleRecord, RecordedScores
+    from orchestrator.bench.growth import GrowthPoint
+    from orchestrator.bench.suite import BenchResult
     from orchestrator.inference.cascade_measurement import Measured
     from orchestrator.inference.results import Prediction
 
@@ -215,20 +217,20 @@ def draw_scores(name: str, scores: Mapping[str, RecordedScores], path: Path) -> 
     save(figure, path)
 
 
-def draw_bench(measurements: Mapping[str, Any], path: Path) -> None:
+def draw_bench(result: BenchResult, path: Path) -> None:
     """Draws a benchmark: speed relative to the floors and to the naive loop, and how cost grows.
 
     Args:
-        measurements: what `bench.suite.run_parts` returned.
+        result: what was measured.
         path: the .png to write.
     """
     figure = figure_of(17, 5)
     axes = figure.subplots(1, 3)
-    _draw_ratios(axes[0], "speed as a share of the floor's", _efficiencies(measurements), 1.0)
-    engines = measurements.get("prediction", {}).get("engines", {})
-    times = {name: measured["times_naive"] for name, measured in engines.items() if "times_naive" in measured}
+    _draw_ratios(axes[0], "speed as a share of the floor's", _efficiencies(result), 1.0)
+    engines = result.prediction.measured if result.prediction is not None else {}
+    times = {name: engine.times_naive for name, engine in engines.items()}
     _draw_ratios(axes[1], "prediction speed, times the naive loop's", times, 1.0)
-    _draw_growth(axes[2], measurements.get("growth", {}))
+    _draw_growth(axes[2], result.growth or ())
     save(figure, path)
 
 
@@ -268,13 +270,12 @@ def draw_cascade(measured: Measured, path: Path) -> None:
     save(figure, path)
 
 
-def _efficiencies(measurements: Mapping[str, Any]) -> dict[str, float]:
-    values = {f"training {task}": measured["efficiency"] for task, measured in measurements.get("training", {}).items()}
-    for name, measured in measurements.get("prediction", {}).get("engines", {}).items():
-        if "efficiency" in measured:
-            values[f"predict, {name}"] = measured["efficiency"]
-    for vote in list(measurements.get("voting", {}).values())[-1:]:
-        values |= {f"{name} vote, of memory": value for name, value in vote["efficiency"].items()}
+def _efficiencies(result: BenchResult) -> dict[str, float]:
+    values = {f"training {task}": speed.efficiency for task, speed in (result.training or {}).items()}
+    if result.prediction is not None:
+        values |= {f"predict, {name}": engine.efficiency for name, engine in result.prediction.measured.items()}
+    if result.voting is not None:
+        values |= {f"{name} vote, of memory": value for name, value in result.voting[-1].efficiency.items()}
     return values
 
 
@@ -289,18 +290,17 @@ def _draw_ratios(axis: Any, title: str, values: Mapping[str, float], line: float
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_growth(axis: Any, growth: Mapping[str, Any]) -> None:
+def _draw_growth(axis: Any, growth: Sequence[GrowthPoint]) -> None:
     """Draws time against load, both relative to the smallest: on the dotted line cost is proportional."""
     series: dict[str, list[tuple[float, float]]] = {}
-    for name, measured in growth.items():
-        kind, _, amount = name.rpartition(" ")
-        series.setdefault(kind, []).append((float(amount.lstrip("x")), measured["median"]))
-    for kind, points in series.items():
-        if kind == "jobs":
+    for point in growth:
+        series.setdefault(point.quantity, []).append((point.amount, point.timing.median))
+    for quantity, points in series.items():
+        if quantity == "jobs":
             continue  # the same work: shown in the table
         first_amount, first_seconds = points[0]
-        xs = [(amount / first_amount) ** (2 if kind == "input" else 1) for amount, _ in points]
-        axis.plot(xs, [seconds / first_seconds for _, seconds in points], marker="o", label=_GROWS.get(kind, kind))
+        xs = [(amount / first_amount) ** (2 if quantity == "input" else 1) for amount, _ in points]
+        axis.plot(xs, [seconds / first_seconds for _, seconds in points], marker="o", label=_GROWS[quantity])
     limits = [1, 16]
     axis.plot(limits, limits, color=INK, linewidth=0.8, linestyle=":", label="proportional")
     axis.set(xscale="log", yscale="log", xlabel="load, relative", ylabel="time, relative", title="how cost grows")

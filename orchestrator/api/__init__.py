@@ -83,6 +83,8 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.lists import EnsembleList, RunList
     from orchestrator.artifacts.repair import WorkspaceFindings
     from orchestrator.artifacts.run import RunRecord
+    from orchestrator.bench.prediction import RefusedEngine
+    from orchestrator.bench.suite import BenchResult
     from orchestrator.core.errors import LeakError, OrchestratorError, Problem
     from orchestrator.core.events import Event, Listener
     from orchestrator.data.changes import DataChanges
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlikePhotos",
     "Annotations",
+    "BenchResult",
     "BuiltEnsemble",
     "Cancel",
     "CancelFile",
@@ -138,6 +141,7 @@ __all__ = [
     "Problem",
     "PseudoLabels",
     "Recipe",
+    "RefusedEngine",
     "Repaired",
     "Report",
     "RunDetails",
@@ -243,6 +247,12 @@ HOMES = {
     ),
     "orchestrator.artifacts.run": (
         "RunRecord",
+    ),
+    "orchestrator.bench.prediction": (
+        "RefusedEngine",
+    ),
+    "orchestrator.bench.suite": (
+        "BenchResult",
     ),
     "orchestrator.core.errors": (
         "LeakError", "OrchestratorError", "Problem",

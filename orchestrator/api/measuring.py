@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.outputs import Output, check_outputs
 from orchestrator.recipes.names import DEFAULT_RECIPE
+
+if TYPE_CHECKING:
+    from orchestrator.bench.suite import BenchResult
 
 __all__ = ["bench"]
 
@@ -27,7 +30,7 @@ def bench(
     votes: int = 10_000_000,
     device: str = "auto",
     listen: Listener = ignore_events,
-) -> Mapping[str, Any]:
+) -> BenchResult:
     """Measures training, prediction and voting, each against its lower bound: `orch bench`.
 
     Args:
@@ -41,9 +44,6 @@ def bench(
         votes: number of photos to combine.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         listen: receives progress events.
-
-    Returns:
-        part -> its measurements, as in bench.json.
 
     Raises:
         OrchestratorError: an unknown part, recipe or device, a number out of range, or data that cannot be read.
@@ -67,7 +67,7 @@ def bench(
 
         count = progress_callback(listen, "measure")
         count(0, 1)
-        measurements = run_parts(chosen, load, SPECIALISTS, listen, lambda _part, done, of: count(done, of))
-    write_json(out / "bench.json", measurements)
-    draw_bench(measurements, out / "bench.png")
-    return measurements
+        result = run_parts(chosen, load, SPECIALISTS, listen, lambda _part, done, of: count(done, of))
+    write_json(out / "bench.json", result.as_dict())
+    draw_bench(result, out / "bench.png")
+    return result

@@ -12,8 +12,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.bench.timing import Timing, ratio
 
-__all__ = ["LIGHT", "PREDICT", "bench_commands"]
+__all__ = ["LIGHT", "PREDICT", "CommandCost", "CommandCosts", "bench_commands"]
 
 ORCH = ("-c", "from orchestrator.cli.app import program; program()")
 REFERENCE, TORCH = "import typer, rich, pydantic", "import torch"
@@ -62,22 +62,77 @@ print(json.dumps([code, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / (1
 """Starts a program and prints its cost. It is small, since Linux counts the launcher's memory as the program's."""
 
 
-@dataclass
-class Cost:
-    """What a program took: wall-clock and CPU seconds of each round, and its largest resident memory in MB."""
+@dataclass(frozen=True)
+class CommandCost:
+    """What a program took, from its start to its end.
 
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    peak_mb: float = 0.0
+    Attributes:
+        wall_rounds: wall-clock seconds of each round.
+        cpu_rounds: CPU seconds of each round.
+        peak_mb: largest resident memory of any round, MB.
+    """
+
+    wall_rounds: Sequence[float]
+    cpu_rounds: Sequence[float]
+    peak_mb: float
+
+    @property
+    def wall(self) -> float:
+        """Median wall-clock seconds of a round."""
+        return median(self.wall_rounds)
+
+    @property
+    def cpu(self) -> float:
+        """Median CPU seconds of a round."""
+        return median(self.cpu_rounds)
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON: medians."""
-        return {"wall": median(self.wall), "cpu": median(self.cpu), "peak_mb": round(self.peak_mb, 1)}
+        """For JSON."""
+        return {"wall": self.wall, "cpu": self.cpu, "peak_mb": round(self.peak_mb, 1)}
+
+
+@dataclass(frozen=True)
+class CommandCosts:
+    """What commands take, beside their lower bounds, by CPU time, round by round.
+
+    Attributes:
+        costs: command or lower bound -> its cost.
+    """
+
+    costs: Mapping[str, CommandCost]
+
+    @property
+    def times_reference(self) -> dict[str, float]:
+        """Command that needs no network -> its CPU time divided by that of the libraries' import."""
+        return {name: self._times(name, REFERENCE) for name in LIGHT}
+
+    @property
+    def times_smallest(self) -> dict[str, float]:
+        """Command that needs no network -> its CPU time divided by that of the smallest program of the same kind."""
+        return {name: self._times(name, smallest) for name, smallest in SMALLEST.items()}
+
+    @property
+    def times_exported(self) -> float | None:
+        """CPU time of one photo divided by that of the exported program and torch's import together; None without an export."""
+        return self._times(PREDICT, EXPORTED, TORCH) if EXPORTED in self.costs else None
+
+    def _times(self, name: str, *floor: str) -> float:
+        """CPU time of a program divided by that of others together."""
+        together = [sum(seconds) for seconds in zip(*(self.costs[part].cpu_rounds for part in floor), strict=True)]
+        return ratio(Timing(self.costs[name].cpu_rounds), Timing(together))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "costs": {name: cost.as_dict() for name, cost in self.costs.items()},
+            "times_reference": self.times_reference, "times_smallest": self.times_smallest,
+            "times_exported": self.times_exported,
+        }  # fmt: skip
 
 
 def bench_commands(
     workspace: Path, photo: Path, program: Path | None, scratch: Path, rounds: int, progress: Callable[[int, int], None]
-) -> dict[str, Any]:
+) -> CommandCosts:
     """Runs every command in turn.
 
     Args:
@@ -87,11 +142,6 @@ def bench_commands(
         scratch: folder for two submissions.
         rounds: how often everything is run.
         progress: called with (runs done, runs in all).
-
-    Returns:
-        `costs` (seconds, MB) of each command; by CPU time, round by round, `times_reference` and `times_smallest` of those that
-        need no network, against the libraries' import and the smallest program, and `times_exported` of one photo against the
-        exported program and torch's import together.
     """
     first, second = (_submission(scratch / name, step) for name, step in (("one.csv", 1), ("other.csv", 5)))
     in_workspace = ("--workspace", str(workspace))
@@ -110,27 +160,20 @@ def bench_commands(
     }  # fmt: skip
     if program is not None:
         lines[EXPORTED] = (str(program), str(photo))
-    costs = {name: Cost() for name in lines}
+    runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in lines}
     for number in range(rounds + 1):
         for position, (name, words) in enumerate(lines.items(), start=1):
-            wall, cpu, peak = _run(words, 2 if name.startswith("a ") or name == MISTYPED else 0)
+            run = _run(words, 2 if name.startswith("a ") or name == MISTYPED else 0)
             if number:  # the first fills the disk's cache
-                costs[name].wall.append(wall)
-                costs[name].cpu.append(cpu)
-                costs[name].peak_mb = max(costs[name].peak_mb, peak)
+                runs[name].append(run)
             progress(number * len(lines) + position, (rounds + 1) * len(lines))
-    measurements: dict[str, Any] = {
-        "costs": {name: cost.as_dict() for name, cost in costs.items()},
-        "times_reference": {name: ratio(Timing(costs[name].cpu), Timing(costs[REFERENCE].cpu)) for name in LIGHT},
-        "times_smallest": {
-            name: ratio(Timing(costs[name].cpu), Timing(costs[smallest].cpu)) for name, smallest in SMALLEST.items()
-        },
-        "times_exported": None,
-    }
-    if program is not None:
-        floor = [exported + torch for exported, torch in zip(costs[EXPORTED].cpu, costs[TORCH].cpu, strict=True)]
-        measurements["times_exported"] = ratio(Timing(costs[PREDICT].cpu), Timing(floor))
-    return measurements
+    return CommandCosts({name: _cost_of(measured) for name, measured in runs.items()})
+
+
+def _cost_of(runs: Sequence[tuple[float, float, float]]) -> CommandCost:
+    """The cost of a program from what `_run` measured in each round."""
+    walls, cpus, peaks = zip(*runs, strict=True)
+    return CommandCost(walls, cpus, max(peaks))
 
 
 def _run(arguments: Sequence[str], expected: int) -> tuple[float, float, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from orchestrator.bench.timing import in_turn, ratio
+from orchestrator.bench.timing import Timing, in_turn, ratio
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import SoftVote
 from orchestrator.core.errors import EngineError
@@ -25,12 +26,100 @@ from orchestrator.inference.reader import Prepared, stacked
 from orchestrator.inference.shared_backbone import unshared
 from orchestrator.networks.layers import channels_last
 
-__all__ = ["bench_prediction", "naive_answers"]
+__all__ = ["EngineSpeed", "PredictionSpeed", "RefusedEngine", "bench_prediction", "naive_answers"]
+
+
+@dataclass(frozen=True)
+class EngineSpeed:
+    """How fast an engine predicts, beside its floor and the naive loop, and how far its answers are from theirs.
+
+    Attributes:
+        difference_of_members: largest difference of any member's probabilities from torch's, on a sample of the photos.
+        same_labels: share of photos with the naive loop's label, 0..1.
+        difference_of_votes: largest difference of the votes' probabilities from the naive loop's.
+        floor: cost of the members' computation alone, on pixels in memory.
+        predict: cost of the prediction from files.
+        times_naive: speed of the prediction divided by the naive loop's, the median of all rounds.
+    """
+
+    difference_of_members: float
+    same_labels: float
+    difference_of_votes: float
+    floor: Timing
+    predict: Timing
+    times_naive: float
+
+    @property
+    def efficiency(self) -> float:
+        """Speed of the prediction as a share of the floor's, the median of all rounds."""
+        return ratio(self.floor, self.predict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "difference_of_members": self.difference_of_members, "same_labels": self.same_labels,
+            "difference_of_votes": self.difference_of_votes, "floor": self.floor.as_dict(),
+            "predict": self.predict.as_dict(), "efficiency": self.efficiency, "times_naive": self.times_naive,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RefusedEngine:
+    """An engine that was not measured.
+
+    Attributes:
+        refused: why: it cannot run the members, or its answers differ too far from torch's.
+    """
+
+    refused: str
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PredictionSpeed:
+    """How fast an ensemble predicts: every engine, beside plain ways to do the same.
+
+    Attributes:
+        photos: number of photos that are predicted in a round.
+        members: number of members.
+        threads: number of threads on a CPU.
+        device: `cpu`, `cuda` or `cuda:N`.
+        naive: cost of the naive loop.
+        decoding: cost of reading the photos alone, on all cores.
+        nothing_shared: cost of torch's members on pixels in memory, where no layer is shared.
+        engines: engine -> its speed, or why it was refused.
+    """
+
+    photos: int
+    members: int
+    threads: int
+    device: str
+    naive: Timing
+    decoding: Timing
+    nothing_shared: Timing
+    engines: Mapping[str, EngineSpeed | RefusedEngine]
+
+    @property
+    def measured(self) -> dict[str, EngineSpeed]:
+        """The engines that were not refused."""
+        return {name: engine for name, engine in self.engines.items() if isinstance(engine, EngineSpeed)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "photos": self.photos, "members": self.members, "threads": self.threads, "device": self.device,
+            "naive": self.naive.as_dict(), "decoding": self.decoding.as_dict(),
+            "nothing_shared": self.nothing_shared.as_dict(),
+            "engines": {name: engine.as_dict() for name, engine in self.engines.items()},
+        }  # fmt: skip
 
 
 def bench_prediction(
     predictor: Predictor, paths: Sequence[Path], cache: Path, rounds: int, done: Callable[[int, int], None]
-) -> dict[str, Any]:
+) -> PredictionSpeed:
     """Every engine's prediction from files, compared with its floor and with the naive loop.
 
     The floor is every member's computation alone, on pixels in memory, by the same calls on the same cores; layers
@@ -51,7 +140,6 @@ def bench_prediction(
     work = float(len(paths))
     expected = naive_answers(predictor.members, predictor.runtime.device, paths)
     answers = _labels(expected)
-    engines: dict[str, dict[str, Any]] = {}
     rows: dict[str, Engine | None] = {str(engine): engine for engine in engines_here(predictor.runtime.device)}
     if predictor.runtime.device != "cpu":
         rows["torch, recipes' precision"] = None
@@ -61,37 +149,34 @@ def bench_prediction(
         "decoding": partial(_decode, predictor, paths),
         "torch, nothing shared": partial(unshared_predictor.runtime.answers, pixels),
     }
+    refused: dict[str, RefusedEngine] = {}
+    differences: dict[str, tuple[float, float, float]] = {}
     for engine, kind in rows.items():
         try:
             runners, difference = _runners_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
         except EngineError as error:
-            engines[engine] = {"refused": str(error)}
+            refused[engine] = RefusedEngine(str(error))
             continue
         on_engine = predictor.on(runners)
         of_engine = on_engine.runtime.answers(pixels)
-        labels = _labels(of_engine)
-        engines[engine] = {
-            "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
-            "difference_of_votes": _largest(of_engine, expected),
-        }  # fmt: skip
-
+        same_labels = float((_labels(of_engine) == answers).mean())
+        differences[engine] = (difference, same_labels, _largest(of_engine, expected))
         functions[f"{engine} floor"] = partial(on_engine.runtime.answers, pixels)
         functions[f"{engine} predict"] = partial(_predict, on_engine, paths)
     timings = in_turn(functions, rounds, work, done)
-    for name, figures in engines.items():
-        if "refused" not in figures:
-            figures |= {
-                "floor": timings[f"{name} floor"].as_dict(),
-                "predict": timings[f"{name} predict"].as_dict(),
-                "efficiency": ratio(timings[f"{name} floor"], timings[f"{name} predict"]),
-                "times_naive": ratio(timings["naive loop"], timings[f"{name} predict"]),
-            }
-    runtime = predictor.runtime
-    return {
-        "photos": len(paths), "members": len(predictor.members), "threads": runtime.threads, "device": runtime.device,
-        "naive": timings["naive loop"].as_dict(), "decoding": timings["decoding"].as_dict(),
-        "nothing_shared": timings["torch, nothing shared"].as_dict(), "engines": engines,
+    measured = {
+        name: EngineSpeed(
+            *different, timings[f"{name} floor"], timings[f"{name} predict"],
+            times_naive=ratio(timings["naive loop"], timings[f"{name} predict"]),
+        )
+        for name, different in differences.items()
     }  # fmt: skip
+    runtime = predictor.runtime
+    return PredictionSpeed(
+        len(paths), len(predictor.members), runtime.threads, runtime.device,
+        naive=timings["naive loop"], decoding=timings["decoding"], nothing_shared=timings["torch, nothing shared"],
+        engines={name: refused.get(name) or measured[name] for name in rows},
+    )  # fmt: skip
 
 
 def _predict(predictor: Predictor, paths: Sequence[Path]) -> None:

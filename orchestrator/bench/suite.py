@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,71 @@ from orchestrator.specialist import Specialist
 from orchestrator.synthetic.people import write_people
 
 if TYPE_CHECKING:
+    from orchestrator.artifacts.provenance import Hardware
+    from orchestrator.bench.commands import CommandCosts
+    from orchestrator.bench.growth import GrowthPoint
+    from orchestrator.bench.prediction import PredictionSpeed
+    from orchestrator.bench.training import TrainingSpeed
+    from orchestrator.bench.voting import VotingSpeed
     from orchestrator.inference.predictor import Predictor
     from orchestrator.training.member import MemberJob
 
-__all__ = ["run_parts"]
+__all__ = ["BenchResult", "run_parts"]
 
 FOLDS = 5
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """The result of `bench`: what was measured, where and on what. A part that was not requested is None.
+
+    Attributes:
+        created: when it began, ISO 8601.
+        machine: the machine.
+        versions: package -> version.
+        git: the commit of this package; None outside a repository.
+        recipe: the recipe of the measured members.
+        data: the source of the photos, in words where people are synthetic.
+        rounds: number of measurement rounds.
+        device: `cpu`, `cuda` or `cuda:N`.
+        training: task -> how fast it trains.
+        prediction: how fast an ensemble predicts.
+        voting: how fast answers are combined, for a tenth of the photos and for all.
+        growth: the cost of growing loads.
+        commands: what commands take.
+    """
+
+    created: str
+    machine: Hardware
+    versions: Mapping[str, str]
+    git: str | None
+    recipe: str
+    data: str
+    rounds: int
+    device: str
+    training: Mapping[str, TrainingSpeed] | None = None
+    prediction: PredictionSpeed | None = None
+    voting: Sequence[VotingSpeed] | None = None
+    growth: Sequence[GrowthPoint] | None = None
+    commands: CommandCosts | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, as in bench.json: parts that were not measured are left out."""
+        value: dict[str, Any] = {
+            "created": self.created, "machine": asdict(self.machine), "versions": dict(self.versions), "git": self.git,
+            "recipe": self.recipe, "data": self.data, "rounds": self.rounds, "device": self.device,
+        }  # fmt: skip
+        if self.training is not None:
+            value["training"] = {task: speed.as_dict() for task, speed in self.training.items()}
+        if self.prediction is not None:
+            value["prediction"] = self.prediction.as_dict()
+        if self.voting is not None:
+            value["voting"] = {str(speed.photos): speed.as_dict() for speed in self.voting}
+        if self.growth is not None:
+            value["growth"] = {point.name: point.as_dict() for point in self.growth}
+        if self.commands is not None:
+            value["commands"] = self.commands.as_dict()
+        return value
 
 
 def run_parts(
@@ -43,7 +102,7 @@ def run_parts(
     specialists: Mapping[str, Specialist],
     listen: Listener,
     progress: Callable[[str, int, int], None],
-) -> dict[str, Any]:
+) -> BenchResult:
     """Runs the requested parts.
 
     Args:
@@ -68,11 +127,10 @@ def run_parts(
     from orchestrator.networks.devices import resolve_device
 
     device = resolve_device(load.device)
-    results: dict[str, Any] = {
-        "created": now(), "machine": asdict(hardware(device)), "versions": versions(), "git": git_revision(Path(__file__).parent),
-        "recipe": load.recipe, "data": str(load.data) if load.data else f"{load.people} synthetic people",
-        "rounds": load.rounds, "device": device,
-    }  # fmt: skip
+    result = BenchResult(
+        now(), hardware(device), versions(), git_revision(Path(__file__).parent), load.recipe,
+        str(load.data) if load.data else f"{load.people} synthetic people", load.rounds, device,
+    )  # fmt: skip
     threads = torch.get_num_threads()
     with ExitStack() as opened:
         if people is not None:
@@ -87,18 +145,20 @@ def run_parts(
 
             torch.set_num_threads(threads)  # training in this process leaves its own number behind
             if part == "training":
-                results[part] = bench_training(longer, paths, load.rounds, done)
+                result = replace(result, training=bench_training(longer, paths, load.rounds, done))
             elif part == "prediction":
-                results[part] = bench_prediction(predictor, photos, load.folder / "engines", load.rounds, done)
+                speed = bench_prediction(predictor, photos, load.folder / "engines", load.rounds, done)
+                result = replace(result, prediction=speed)
             elif part == "voting":
-                results[part] = bench_voting(load.votes, load.rounds, done)
+                result = replace(result, voting=bench_voting(load.votes, load.rounds, done))
             elif part == "commands":
                 program = _exported(predictor, load.folder, photos)
-                results[part] = bench_commands(load.folder / "runs", photos[0], program, load.folder, load.rounds, done)
+                costs = bench_commands(load.folder / "runs", photos[0], program, load.folder, load.rounds, done)
+                result = replace(result, commands=costs)
             else:
                 shorter = {task: _of_steps(job, -(-load.steps // 4), load.folder) for task, job in jobs.items()}
-                results[part] = bench_growth(predictor, shorter, paths, load.rounds, done)
-    return results
+                result = replace(result, growth=bench_growth(predictor, shorter, paths, load.rounds, done))
+    return result
 
 
 def _exported(predictor: Predictor, folder: Path, photos: Sequence[Path]) -> Path | None:

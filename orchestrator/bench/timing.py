@@ -6,9 +6,9 @@ import gc
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import psutil
 
@@ -19,8 +19,10 @@ __all__ = ["Timing", "in_turn", "ratio"]
 IDLE_SECONDS = 0.05  # of one core, that an idle worker may use meanwhile
 SAMPLE_SECONDS = 0.1  # ten samples a second: more would disturb the measurement
 
+Key = TypeVar("Key", bound=Hashable)
 
-@dataclass
+
+@dataclass(frozen=True)
 class Timing:
     """The cost of one measured function.
 
@@ -30,7 +32,7 @@ class Timing:
         work: units of work per round, for a rate.
     """
 
-    seconds: list[float] = field(default_factory=list)
+    seconds: Sequence[float]
     peak_mb: float = 0.0
     work: float = 1.0
 
@@ -47,7 +49,7 @@ class Timing:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "seconds": self.seconds,
+            "seconds": list(self.seconds),
             "median": self.median,
             "per_second": self.rate,
             "peak_mb": round(self.peak_mb, 1),
@@ -55,11 +57,11 @@ class Timing:
 
 
 def in_turn(
-    functions: Mapping[str, Callable[[], object]],
+    functions: Mapping[Key, Callable[[], object]],
     rounds: int,
-    work: Mapping[str, float] | float = 1.0,
+    work: Mapping[Key, float] | float = 1.0,
     done: Callable[[int, int], None] = lambda _done, _all: None,
-) -> dict[str, Timing]:
+) -> dict[Key, Timing]:
     """Runs several functions in turn, round after round, so that whatever disturbs the machine disturbs all of them alike.
 
     Args:
@@ -68,7 +70,8 @@ def in_turn(
         work: units of work per round of each function, for rates.
         done: called with (runs done, runs in all).
     """
-    timings = {name: Timing(work=work if isinstance(work, int | float) else work[name]) for name in functions}
+    seconds: dict[Key, list[float]] = {name: [] for name in functions}
+    peaks = dict.fromkeys(functions, 0.0)
     for number in range(rounds):
         for position, (name, function) in enumerate(functions.items()):
             gc.collect()
@@ -76,10 +79,11 @@ def in_turn(
             with _Memory() as memory:
                 started = time.perf_counter()
                 function()
-                timings[name].seconds.append(time.perf_counter() - started)
-            timings[name].peak_mb = max(timings[name].peak_mb, memory.peak_mb)
+                seconds[name].append(time.perf_counter() - started)
+            peaks[name] = max(peaks[name], memory.peak_mb)
             done(number * len(functions) + position + 1, rounds * len(functions))
-    return timings
+    works = work if isinstance(work, Mapping) else dict.fromkeys(functions, work)
+    return {name: Timing(tuple(seconds[name]), peaks[name], works[name]) for name in functions}
 
 
 def ratio(numerator: Timing, denominator: Timing) -> float:

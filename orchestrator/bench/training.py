@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,79 @@ from orchestrator.training.member import MemberJob
 from orchestrator.training.optimisers import create_optimiser, set_rate
 from orchestrator.training.schedules import rate_factor
 
-__all__ = ["bench_training"]
+__all__ = ["Arithmetic", "TrainingSpeed", "bench_training"]
 
 WARM_UP, TIMED = 2, 6
 """Steps before the stages are timed, and steps whose stages are."""
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """The operations of a training step, beside what the device could do.
+
+    Attributes:
+        gflop_per_photo: operations of a step on one photo, 1e9 (count_flops).
+        tflop_per_second: operations a second of the loop, 1e12.
+        matrix_tflop_per_second: operations a second of a matrix product in the same precision, 1e12 (matrix_rate).
+        share_of_matrix_rate: share of that rate which the loop reaches, 0..1.
+    """
+
+    gflop_per_photo: float
+    tflop_per_second: float
+    matrix_tflop_per_second: float
+    share_of_matrix_rate: float
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """How fast a specialist's member trains, beside its floor.
+
+    Attributes:
+        backbone: name of the backbone.
+        height: height of the network's input, pixels.
+        width: its width, pixels.
+        photos: number of photos that are trained on in a round, counted in every epoch.
+        threads: number of threads on a CPU.
+        device: `cpu`, `cuda` or `cuda:N`.
+        floor: cost of the same steps on a batch in memory.
+        loop: cost of the product's loop.
+        arithmetic: operations of a step, and the share of the device's rate that they reach.
+        stages_ms_per_photo: stage of a step -> milliseconds a photo.
+    """
+
+    backbone: str
+    height: int
+    width: int
+    photos: int
+    threads: int
+    device: str
+    floor: Timing
+    loop: Timing
+    arithmetic: Arithmetic
+    stages_ms_per_photo: Mapping[str, float]
+
+    @property
+    def efficiency(self) -> float:
+        """Speed of the loop as a share of the floor's, the median of all rounds."""
+        return ratio(self.floor, self.loop)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "backbone": self.backbone, "height": self.height, "width": self.width, "photos": self.photos,
+            "threads": self.threads, "device": self.device, "floor": self.floor.as_dict(), "loop": self.loop.as_dict(),
+            "efficiency": self.efficiency, "arithmetic": self.arithmetic.as_dict(),
+            "stages_ms_per_photo": dict(self.stages_ms_per_photo),
+        }  # fmt: skip
+
+
 def bench_training(
     jobs: Mapping[str, MemberJob], paths: list[Path], rounds: int, done: Callable[[int, int], None]
-) -> dict[str, Any]:
+) -> dict[str, TrainingSpeed]:
     """The loop's efficiency for each specialist, its arithmetic, and the milliseconds of each stage.
 
     Efficiency is the floor's seconds over the loop's for the same number of steps. The floor is what no loop can leave out:
@@ -50,8 +114,11 @@ def bench_training(
         paths: the photos, by row of the jobs' tables, to time decoding.
         rounds: how often floor and loop are run in turn.
         done: called with (runs done, runs in all).
+
+    Returns:
+        task -> how fast it trains.
     """
-    results: dict[str, Any] = {}
+    speeds: dict[str, TrainingSpeed] = {}
     for task, original in jobs.items():
         # Scoring is left out on both sides: it is prediction, which has a benchmark of its own.
         recipe = original.recipe.model_copy(update={"evaluate_every": 10_000})
@@ -61,15 +128,11 @@ def bench_training(
         with tempfile.TemporaryDirectory(prefix="bench-", dir=original.folder.parent) as scratch:  # on the same disk
             loop = partial(_loop, replace(job, folder=Path(scratch) / "member"))
             timings = in_turn({"floor": partial(_floor, job), "loop": loop}, rounds, photos, done)
-        results[task] = {
-            "backbone": job.recipe.backbone, "height": job.recipe.height, "width": job.recipe.width,
-            "photos": photos, "threads": job.threads, "device": job.device,
-            **{name: timing.as_dict() for name, timing in timings.items()},
-            "efficiency": ratio(timings["floor"], timings["loop"]),
-            "arithmetic": _arithmetic(job, timings["loop"]),
-            "stages_ms_per_photo": _stages(job, paths),
-        }  # fmt: skip
-    return results
+        speeds[task] = TrainingSpeed(
+            job.recipe.backbone, job.recipe.height, job.recipe.width, photos, job.threads, job.device,
+            timings["floor"], timings["loop"], _arithmetic(job, timings["loop"]), _stages(job, paths),
+        )  # fmt: skip
+    return speeds
 
 
 def _loop(job: MemberJob) -> None:
@@ -87,14 +150,14 @@ def _floor(job: MemberJob) -> None:
         torch.cuda.synchronize()
 
 
-def _arithmetic(job: MemberJob, loop: Timing) -> dict[str, float]:
+def _arithmetic(job: MemberJob, loop: Timing) -> Arithmetic:
     size, step = _on_one_batch(job)
     flops = count_flops(lambda: step(0)) / size
     rate = matrix_rate(job.device, precision_of(job.recipe.precision, job.device), job.threads)
-    return {
-        "gflop_per_photo": round(flops / 1e9, 4), "tflop_per_second": round(flops * loop.rate / 1e12, 4),
-        "matrix_tflop_per_second": round(rate / 1e12, 4), "share_of_matrix_rate": round(flops * loop.rate / rate, 4),
-    }  # fmt: skip
+    return Arithmetic(
+        gflop_per_photo=round(flops / 1e9, 4), tflop_per_second=round(flops * loop.rate / 1e12, 4),
+        matrix_tflop_per_second=round(rate / 1e12, 4), share_of_matrix_rate=round(flops * loop.rate / rate, 4),
+    )  # fmt: skip
 
 
 def _on_one_batch(job: MemberJob) -> tuple[int, Callable[[int], None]]:

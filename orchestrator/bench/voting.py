@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.bench.timing import in_turn, ratio
+from orchestrator.bench.timing import Timing, in_turn, ratio
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import COMBINERS, Combiner
 from orchestrator.core.files import require_free_space
 from orchestrator.core.labels import CLASS_COUNTS
 
-__all__ = ["bench_voting"]
+__all__ = ["VotingSpeed", "bench_voting"]
 
 FOLDS = 5
 CHUNK = 65536
@@ -29,7 +30,36 @@ THREADS = 2
 two in 0.05 s. More would wait for the memory."""
 
 
-def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class VotingSpeed:
+    """How fast answers are combined, beside reading them once.
+
+    Attributes:
+        photos: number of photos.
+        gigabytes: size of their answers, 1e9 bytes.
+        read_once: cost of reading the answers.
+        combiners: combiner -> its cost.
+    """
+
+    photos: int
+    gigabytes: float
+    read_once: Timing
+    combiners: Mapping[str, Timing]
+
+    @property
+    def efficiency(self) -> dict[str, float]:
+        """Combiner -> its speed as a share of reading's, the median of all rounds."""
+        return {name: ratio(self.read_once, timing) for name, timing in self.combiners.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "photos": self.photos, "gigabytes": self.gigabytes, "read once": self.read_once.as_dict(),
+            **{name: timing.as_dict() for name, timing in self.combiners.items()}, "efficiency": self.efficiency,
+        }  # fmt: skip
+
+
+def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> list[VotingSpeed]:
     """Seconds, share of the memory's speed, and peak memory, for a tenth of the photos and all: memory must not grow.
 
     Args:
@@ -37,7 +67,7 @@ def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> 
         rounds: number of times that each vote is timed.
         done: called with (runs done, runs in all).
     """
-    results: dict[str, Any] = {}
+    speeds: list[VotingSpeed] = []
     for number in (photos // 10, photos):
         with tempfile.TemporaryDirectory() as folder:
             bytes_a_photo = 4 * FOLDS * sum(CLASS_COUNTS.values())
@@ -57,12 +87,9 @@ def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> 
             }
             timings = in_turn(functions, rounds, number, done)
             size = sum(array.nbytes for array in answers.probabilities)
-        results[str(number)] = {
-            "photos": number, "gigabytes": size / 1e9,
-            **{name: timing.as_dict() for name, timing in timings.items()},
-            "efficiency": {name: ratio(timings["read once"], timings[name]) for name in timings if name in COMBINERS},
-        }  # fmt: skip
-    return results
+        read_once = timings.pop("read once")
+        speeds.append(VotingSpeed(number, size / 1e9, read_once, timings))
+    return speeds
 
 
 def _read(answers: Answers) -> None:

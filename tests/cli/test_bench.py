@@ -1,6 +1,7 @@
-"""`orch bench`: every part measures, draws and writes."""
+"""`orch bench`: every part measures, draws and writes; what was measured is printed and written."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from orchestrator.bench.commands import LIGHT, PREDICT
 from orchestrator.inference.pools import Pools
+from tests.bench.test_suite import result_of_all_parts
 from tests.conftest import Done
 
 Orch = Callable[..., Done]
@@ -35,6 +37,8 @@ def assert_keys(results: dict[str, Any]) -> None:
     }  # fmt: skip
     assert set(prediction["naive"]) == set(prediction["decoding"]) == set(prediction["nothing_shared"]) == TIMING
     for figures in prediction["engines"].values():
+        if set(figures) == {"refused"}:
+            continue
         assert set(figures) == {
             "difference_of_members", "same_labels", "difference_of_votes", "floor", "predict", "efficiency",
             "times_naive",
@@ -99,3 +103,24 @@ def test_all_parts_measure_and_are_told(
     assert (tmp_path / "out" / "bench.png").stat().st_size > 10_000
     assert "of its floor" in done.out
     assert orch("bench", "trainin", "--out", tmp_path / "none").code == 2
+
+
+def test_what_was_measured_is_printed_and_written(orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = result_of_all_parts()
+    monkeypatch.setattr("orchestrator.bench.suite.run_parts", lambda *_: result)
+    done = orch("bench", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert re.search(r"^ *onnx fp32 +refused *$", done.out, re.MULTILINE)
+    assert "onnx fp32 refused: its answers differ from torch's by 0.1:\n" in done.err
+    assert "photo 3" not in done.err  # the first line says why
+    for row in (
+        r"age +5\.3 +2\.7 +0\.500", r"torch fp32 +2\.7 +0\.500 +0\.50 +100\.00 % +1\.0e-07 +12",
+        r"1,000 +3\.000 +6\.000 +0\.50 +3\.000 +1\.00 +12", r"input x1\.5 +6\.00 +2\.7 +12",
+        r"orch --help +0\.30 +0\.20 +50 +1\.00 +1\.00", r"orch predict PHOTO +0\.30 +0\.20 +50 +0\.50",
+    ):  # fmt: skip
+        assert re.search(rf"^ *{row}", done.out, re.MULTILINE), row
+    assert (tmp_path / "out" / "bench.png").stat().st_size > 10_000
+    written = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert written == result.as_dict()
+    assert_keys(written)
+    assert json.loads(orch("bench", "--out", tmp_path / "out", "--json").out) == written
