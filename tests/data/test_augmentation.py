@@ -37,6 +37,31 @@ def test_every_setting_changes_pixels_and_keeps_shape_and_type() -> None:
     assert np.array_equal(Augmenter(Augment(), 24, 18)(pixels, 1), pixels)
 
 
+def test_brightness_moves_all_pixels_by_up_to_its_share_and_contrast_spreads_them() -> None:
+    grey = np.full((60, 24, 18, 3), 127, np.uint8)
+    moved = Augmenter(Augment(brightness=0.2), 24, 18)(grey, 1).astype(float).mean(axis=(1, 2, 3)) - 127
+    assert 0.15 * 255 < np.abs(moved).max() <= 0.2 * 255 + 1
+    assert moved.min() < 0 < moved.max()
+    grey[:, :12], grey[:, 12:] = 77, 177
+    spread = Augmenter(Augment(contrast=0.2), 24, 18)(grey, 1).astype(float)
+    ratios = (spread[:, 12:].mean(axis=(1, 2, 3)) - spread[:, :12].mean(axis=(1, 2, 3))) / 100
+    assert ratios.min() < 0.85
+    assert 1.15 < ratios.max() < 1.22
+    assert np.abs(spread[:, 12:] - grey[:, 12:]).max() < 0.4 * 177
+
+
+@pytest.mark.parametrize("degrees", [10, 30])
+def test_a_rotation_turns_by_up_to_its_degrees(degrees: int) -> None:
+    """By the direction of a bright half's border: its centre of mass stands off the middle, across the border."""
+    half = np.zeros((60, 96, 96, 3), np.uint8)
+    half[:, :, 48:] = 255
+    turned = Augmenter(Augment(rotate=degrees), 96, 96)(half, 1)[..., 0].astype(float)
+    rows, columns = np.mgrid[:96, :96] - 47.5
+    disc = np.hypot(rows, columns) < 40  # beyond it the border is reflected
+    across = np.degrees(np.arctan2((turned * disc * rows).sum(axis=(1, 2)), (turned * disc * columns).sum(axis=(1, 2))))
+    assert 0.8 * degrees < np.abs(across).max() < degrees + 1
+
+
 @pytest.mark.parametrize("parameter", PARAMETERS)
 def test_a_larger_parameter_changes_more(parameter: str) -> None:
     change, low, high = PARAMETERS[parameter]

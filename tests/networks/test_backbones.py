@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import DropPath
 
 from orchestrator.core.errors import ConfigError, WeightsError
 from orchestrator.networks.backbones import (  # fmt: skip
@@ -54,6 +55,18 @@ def test_any_timm_model_takes_the_recipes_size(name: str, tmp_path: Path) -> Non
     assert sum(parameter.numel() for head in heads_of(model) for parameter in head.parameters()) > 0
     again = create(name, 3, geometry=wanted.geometry)
     again.load_state_dict(model.state_dict())
+
+
+def test_a_network_drops_as_often_as_the_recipe_asks() -> None:
+    def rates(**changes: float) -> tuple[float, float]:
+        model = create("test_efficientnet", 3, recipe(**changes))
+        paths = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+        return model.drop_rate, max(paths, default=0.0)
+
+    assert rates(drop_rate=0.3, drop_path_rate=0.0) == (0.3, 0.0)
+    dropped, path = rates(drop_rate=0.0, drop_path_rate=0.2)
+    assert dropped == 0
+    assert 0.1 < path <= 0.2  # the deeper the block, the more often: up to the rate
 
 
 def test_a_size_or_freezing_that_the_backbone_cannot_take_is_told() -> None:

@@ -115,3 +115,15 @@ def test_a_person_who_is_held_out_is_not_learnt_from_elsewhere(
     for job in jobs:
         learnt = number_of[person] in set(job.rows.person[job.train])
         assert learnt is (job.fold != plan.fold_of[person])
+
+
+def test_people_who_are_dropped_are_never_learnt_from_and_still_scored(
+    people: Path, workspace: Path, others: Path
+) -> None:
+    plain = jobs_of(people, workspace, others, "age")
+    person = plain[0].held_out_photos["person"].iloc[0]
+    dropped = jobs_of(people, workspace, others, "age", f'drop_people=["{person}"]')
+    for before, after in zip(plain, dropped, strict=True):
+        assert after.held_out_photos.equals(before.held_out_photos)
+        assert len(before.train) - len(after.train) == (0 if before.fold == plain[0].fold else 7)
+        assert set(after.train) < set(before.train) or before.fold == plain[0].fold

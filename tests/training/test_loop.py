@@ -172,6 +172,16 @@ def test_networks_train_channels_last(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(seen)
 
 
+def test_a_member_is_trained_by_as_many_threads_as_its_job_says(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        card = train_fold(job_of(tmp_path, "epochs=1", threads=2))
+        assert torch.get_num_threads() == 2 == card.threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.2, 0.9, 0.1, 0.1, 0.1])
     real = scoring.member_scores

@@ -1,9 +1,10 @@
 """What each technique does to a training, beyond surviving a kill (test_resume.py)."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.stages import Stages
 from orchestrator.networks.backbones import check_backbone
 from orchestrator.networks.views import VIEWS, mean_over_views
+from orchestrator.recipes.schema import Optimiser, Schedule
 from orchestrator.training import epoch
 from orchestrator.training.epoch import Batch, train_step
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
+from orchestrator.training.schedules import rate_factor
 from orchestrator.training.scoring import held_out_probabilities
 from tests.training.test_loop import job_of
 
@@ -173,6 +176,15 @@ def test_a_moving_average_scores_and_is_saved(tmp_path: Path) -> None:
     assert card["scores"]["macro_f1"] == best
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "step", "constant"])
+def test_an_epochs_rate_is_its_schedules_at_its_last_step(tmp_path: Path, schedule: str) -> None:
+    job = job_of(tmp_path / "m", f"schedule={schedule}", "epochs=3", "warmup=0.8")
+    rates = [trained.lr for trained in train_fold(job).history]
+    last = [job.steps_per_epoch * number - 1 for number in (1, 2, 3)]
+    assert rates == pytest.approx([3e-3 * rate_factor(job.recipe, step, job.steps_per_epoch) for step in last])
+    assert len(set(rates)) > 1
+
+
 def test_a_falling_plateau_shows_in_the_history(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "schedule=plateau", "plateau_patience=0", "lr_factor=0.1", "epochs=6", "warmup=0")
     train_fold(job)
@@ -184,7 +196,7 @@ def test_a_falling_plateau_shows_in_the_history(tmp_path: Path) -> None:
     assert history[-1]["lr"] < 3e-3
 
 
-def test_factors_change_what_an_epoch_sees_and_dropped_people_never_come(tmp_path: Path) -> None:
+def test_factors_change_what_an_epoch_sees(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "sample_factor={incorrect = 3.0}")
     assert job.photos_per_epoch == (60 + 2 * 20) // 16 * 16
     counts = np.bincount(job.rows.trained[job.train], job.factors)
@@ -198,6 +210,41 @@ def test_factors_change_what_an_epoch_sees_and_dropped_people_never_come(tmp_pat
     counts = np.bincount(rows.trained[half.train], half.factors)
     assert counts == pytest.approx(np.full(3, counts.mean()))  # all the same, classes are drawn alike
     assert even.weights.mean() == pytest.approx(1)
+
+
+SETTINGS = [
+    *[f"optimiser={name}" for name in get_args(Optimiser) if name != "adamw"],
+    *[f"schedule={name}" for name in get_args(Schedule) if name != "cosine"],
+    "mixup=0.4", "cutmix=1.0", "drop_rate=0.3", "ema=0.9", "sam=0.05", "accumulate=2",
+    "sample_balance=1.0", "sample_factor={incorrect = 3.0}", "sampling=per_person", "class_balance=1.0", "label_smoothing=0.2",
+    "loss=focal", "frozen_stages=3", "layer_decay=0.7", "backbone_lr_scale=0.5", "weight_decay=0.5",
+    "warmup=0.5", "augment={}", "augment.randaugment=2", "augment.cutout=1.0", "augment.elastic=1.0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learnt_from_uneven_classes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Trains for an epoch, on fewer photos of a class than of the others, and returns the weights' sha256."""
+
+    def learn(*changes: str) -> str:
+        job = job_of(tmp_path_factory.mktemp("m"), "epochs=1", *changes)
+        few = job.train[job.rows.trained[job.train] == 2][5:]
+        job = replace(job, train=np.setdiff1d(job.train, few))
+        return str(train_fold(job).sha256[cards.WEIGHTS])
+
+    return learn
+
+
+@pytest.fixture(scope="module")
+def plainly_learnt(learnt_from_uneven_classes: Callable[..., str]) -> str:
+    return learnt_from_uneven_classes()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_setting_changes_what_is_learnt(
+    learnt_from_uneven_classes: Callable[..., str], plainly_learnt: str, setting: str
+) -> None:
+    assert learnt_from_uneven_classes(setting) != plainly_learnt
 
 
 class Weighted(nn.Module):
