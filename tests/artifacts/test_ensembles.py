@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
 from orchestrator.core.errors import DamagedError
@@ -72,7 +73,10 @@ def test_a_record_reads_as_it_was_written_and_other_shapes_are_named(orch: Orch,
     label, age = record.evaluation["label"], record.evaluation["age"]
     assert sum(map(sum, label.confusion)) == label.photos == age.photos == 168
     assert label.intervals["macro_f1"].low <= label.macro_f1 <= label.intervals["macro_f1"].high
-    assert [scores.photos for scores in age.classes.values()] == [sum(row) for row in age.confusion]
+    table = pd.read_parquet(folder / "out_of_fold.parquet")
+    by_class = precision_recall_fscore_support(table["age_truth"], table["age"], labels=range(3), zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "photos"), by_class, strict=True):
+        assert [getattr(scores, name) for scores in age.classes.values()] == pytest.approx(list(values))
     assert {voter.run for voter in record.single["age"]} == {"age-0001", "age-0002"}
     assert set(record.added_by) == {"age-0001", "age-0002"}
     whole = json.loads((folder / ENSEMBLE).read_text())

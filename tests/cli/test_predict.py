@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from tests.conftest import Done, close_to_readers, hashes
 
 Orch = Callable[..., Done]
@@ -34,7 +34,9 @@ def test_predicting_files_folders_and_the_contests_eval(
     by_name = {Path(answer["path"]).name: answer["label"] for answer in answers}
     assert submission["ans"].tolist() == [by_name[name] for name in info["ImageID"]]
     table = pd.read_parquet(shares)
-    assert np.allclose(table.filter(regex=r"^p\(\w+ / ").sum(axis=1), 1, atol=1e-4)
+    joint = table[[f"p({name})" for name in LABELS]].to_numpy()
+    assert np.allclose(joint.sum(axis=1), 1, atol=1e-4)
+    assert joint.argmax(axis=1).tolist() == submission["ans"].tolist()
     assert orch("predict", images[0], "-w", workspace).out.count(" / ") >= 2
     assert orch("predict", images[0], "-w", workspace, "--strategy", "hard", "--json").code == 0
 

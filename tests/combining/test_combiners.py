@@ -67,6 +67,18 @@ def test_the_label_is_the_code_of_the_decisions(name: str, members: int, seed: i
         COMBINERS[name]().combine(answers.where(lambda voter: voter.task != "age"))
 
 
+@given(st.sampled_from(list(STRATEGIES)), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_agreement_is_that_of_the_task_that_is_agreed_on_least(name: str, members: int, seed: int) -> None:
+    answers = drawn(25, members, seed)
+    combined = COMBINERS[name]().combine(answers)
+    shares = []
+    for task, decision in combined.decisions.items():
+        own = answers.of(task)
+        agreeing = np.array([array.argmax(axis=1) == decision.choice for array in own.probabilities])
+        shares.append(np.average(agreeing, axis=0, weights=own.weights))
+    assert combined.agreement(answers) == pytest.approx(np.min(shares, axis=0), abs=1e-5)
+
+
 @given(st.sampled_from(list(STRATEGIES)), st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_no_answer_of_pending_voters_turns_a_settled_vote(name: str, members: int, answered: int, seed: int) -> None:
     """Whatever weights they have: all of them certain of each class in turn, or silent."""

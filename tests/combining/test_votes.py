@@ -173,6 +173,12 @@ def test_soft_and_hard_can_differ() -> None:
     assert agreement(vote(members, "soft").choice, members, [1.0] * 3) == pytest.approx([1 / 3])
 
 
+def test_agreement_is_the_share_of_weight_and_not_of_voters() -> None:
+    first, other = np.array([[0.6, 0.4]]), np.array([[0.1, 0.9]])
+    assert agreement(np.array([0]), [first, other], [3.0, 1.0]) == pytest.approx([0.75])
+    assert agreement(np.array([1]), [first, other], [3.0, 1.0]) == pytest.approx([0.25])
+
+
 @given(members_of, strategies, st.floats(0.01, 100))
 def test_weights_count_by_their_ratio(shape: tuple[int, int, int, int], strategy: str, scale: float) -> None:
     members = draw(shape)

@@ -17,6 +17,8 @@ def test_a_difference_on_the_same_people_has_a_narrow_interval() -> None:
     gain = difference(persons, truth, before, after, 3)
     assert 0 < gain.interval.low < gain.value < gain.interval.high < gain.interval.low + 0.05
     assert (gain.verdict, (-gain).verdict) == ("better", "worse")
+    assert gain.probability > 0.97
+    assert difference(persons, truth, after, before, 3).probability < 0.03
     assert difference(persons, truth, before, before, 3) == Difference(0.0, Interval(0.0, 0.0), 0.5)
 
 

@@ -19,6 +19,7 @@ from orchestrator.core.errors import LeakError, PlanError, WorkspaceError
 from orchestrator.core.labels import CLASS_COUNTS, CLASSES, TASKS, columns_of, compose
 from orchestrator.core.metrics import macro_f1
 from orchestrator.data.folds import FoldPlan
+from orchestrator.ensembling.intervals import intervals
 from orchestrator.ensembling.out_of_fold import OutOfFold, added_by, combine_unseen, evaluate, join, singles
 
 PLAN = FoldPlan(2, 0, {"a": 0, "b": 1, "c": 0, "d": 1}, ())
@@ -96,6 +97,9 @@ def test_an_evaluation_is_the_vote_scored_over_all_rows() -> None:
         assert evaluation[task].scores.macro_f1 == pytest.approx(macro_f1(run.truth, run.choice, len(CLASSES[task])))
         assert np.array_equal(combined.decisions[task].choice, run.choice)
         assert evaluation[task].people == 4
+        expected = intervals(run.photos["person"], run.truth, run.choice, len(CLASSES[task]))
+        assert evaluation[task].intervals == expected
+        assert expected["accuracy"].low < expected["accuracy"].high
     assert np.array_equal(combined.label, compose(*(runs[f"{task}-0001"].choice for task in TASKS)))
     assert np.array_equal(joined.label, truth)
     assert evaluation["label"].scores.macro_f1 == pytest.approx(macro_f1(truth, combined.label, 18))
@@ -224,5 +228,14 @@ def test_no_combiner_judges_a_person_that_it_was_fitted_to(folds: int, seed: int
 
 def test_what_a_source_adds_to_a_learned_combiner_is_learned_without_it() -> None:
     drawn = drawn_out_of_fold(2, seed=1, voters=2)
-    gains = added_by(drawn, ByHeart())
-    assert set(gains) == {f"{task}-{number:04d}" for task in TASKS for number in range(2)}
+    sources = {f"{task}-{number:04d}" for task in TASKS for number in range(2)}
+    learnt_from: list[set[str]] = []
+
+    class Watched(ByHeart):
+        def fit(self, answers: Answers, truth: Mapping[str, np.ndarray], people: np.ndarray) -> Self:
+            learnt_from.append({*answers.sources})
+            return super().fit(answers, truth, people)
+
+    assert set(added_by(drawn, Watched())) == sources
+    for source in sources:
+        assert sources - {source} in learnt_from

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from orchestrator import api
 from orchestrator.core.errors import ConfigError, DataError
+from orchestrator.core.interval import share_interval
 from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.core.metrics import macro_f1
 from orchestrator.data.further import column_of
 from orchestrator.data.readers import read
 from orchestrator.ensembling.slices import GROUPINGS, slices_of
@@ -47,9 +49,11 @@ def test_every_photo_is_in_one_slice_of_each_grouping_and_counted_rightly(photos
                 assert part.photos == rows.sum() > 0
                 assert part.people == persons[rows].nunique()
                 assert part.accuracy == pytest.approx(right[rows].mean())
-                assert 0 <= part.interval.low <= part.accuracy + 1e-12
-                assert part.accuracy - 1e-12 <= part.interval.high <= 1
-                assert (part.macro_f1 is None) == (len(set(truth[task][rows])) < len(CLASSES[task]))
+                assert part.interval == share_interval(part.accuracy, part.people)
+                if len(set(truth[task][rows])) < len(CLASSES[task]):
+                    assert part.macro_f1 is None
+                else:
+                    assert part.macro_f1 == macro_f1(truth[task][rows], choice[task][rows], len(CLASSES[task]))
     accuracies = [part.accuracy for part in slices]
     assert accuracies == sorted(accuracies)
 

@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import f1_score
 
+from orchestrator import api
+from orchestrator.core.labels import CLASSES
 from orchestrator.ensembling.intervals import difference
+from orchestrator.experiments import curves
 from tests.conftest import Done, edit_held_out, tiny, train
 
 Orch = Callable[..., Done]
@@ -32,6 +37,13 @@ def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, thre
     ]
     answers = [table.filter(like="p(").to_numpy().argmax(axis=1) for table in tables]
     truth, persons = tables[0]["truth"].to_numpy(), tables[0]["person"]
+    for run, choice in ((0, answers[0]), (2, answers[1])):
+        by_class = f1_score(truth, choice, average=None)
+        shown_scores = comparison["runs"][run]
+        assert list(shown_scores["classes"]) == list(CLASSES["age"])
+        assert list(shown_scores["classes"].values()) == pytest.approx(list(by_class))
+        assert shown_scores["macro_f1"] == pytest.approx(by_class.mean())
+        assert shown_scores["accuracy"] == pytest.approx((truth == choice).mean())
     gain = difference(persons, truth, *answers, 3)
     last = comparison["runs"][2]
     assert last["gain"] == pytest.approx(gain.value)
@@ -55,6 +67,28 @@ def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, thre
         (("age-0001", "age-0009"), "run 'age-0009' is not in"),
     ):  # fmt: skip
         assert message in orch("runs", "compare", *words, "-w", three).err
+
+
+def test_the_picture_shows_every_runs_curves_and_its_gain_over_the_first(
+    three: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(curves, "save", lambda figure, _: drawn.append(figure))
+    names = ["age-0001", "age-0002", "age-0003"]
+    comparison = api.compare(names, workspace=three, picture="curves.png")
+    losses, scores, gains = drawn[0].axes
+    for axis, key in ((losses, "loss"), (scores, "macro_f1")):
+        assert [line.get_label() for line in axis.lines] == names
+        for line in axis.lines:
+            histories = [
+                json.loads(path.read_text()) for path in (three / line.get_label()).glob("fold-*/history.json")
+            ]
+            mean = np.mean([[entry[key] for entry in history] for history in histories], axis=0)
+            assert line.get_ydata() == pytest.approx(mean, abs=1e-6)
+    rows = [text.get_text().split()[0] for text in gains.get_yticklabels()]
+    points = {rows[round(bars[0].get_ydata()[0])]: bars[0].get_xdata()[0] for bars in gains.containers}
+    assert points == {run.run.id: run.gain.value for run in comparison.runs if run.gain is not None}
+    assert set(points) == {"age-0002", "age-0003"}
 
 
 def test_photos_on_whose_truth_runs_disagree_are_left_out_and_counted(orch: Orch, three_runs: Path) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from sklearn.metrics import f1_score
 
-from tests.conftest import Done, edit_sealed, hashes, member_files, tiny, train
+from orchestrator.ensembling.intervals import difference
+from tests.conftest import Done, edit_held_out, edit_sealed, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -23,6 +25,11 @@ def held_out(run: Path) -> pd.DataFrame:
 
 
 def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Path, workspace: Path) -> None:
+    for fold in range(3):  # without views it answers otherwise: there is something to gain or to lose
+        table = pd.read_parquet(workspace / f"age-0001/fold-{fold}/held_out.parquet")
+        answers = [column for column in table.columns if column.startswith("p(")]
+        table.loc[::2, answers] = np.roll(table.loc[::2, answers].to_numpy(), 1, axis=1)
+        edit_held_out(workspace / f"age-0001/fold-{fold}", table)
     before = hashes(workspace / "age-0001")
     done = orch("tta", "age-0001", "--views", "flip,zoom", "--keep", "-w", workspace, "--json")
     assert done.code == 0, done.err
@@ -39,8 +46,16 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     assert sum(entry["became_right"] for entry in report["classes"].values()) == became_right
     assert sum(entry["became_wrong"] for entry in report["classes"].values()) == became_wrong
     assert not np.allclose(plain.filter(like="p("), viewed.filter(like="p("), atol=1e-6)
-    assert report["gain_interval_95"][0] <= report["gain"] <= report["gain_interval_95"][1]
+    plain_f1, viewed_f1 = (f1_score(truth, choice, average="macro") for choice in (plain_choice, viewed_choice))
+    assert report["macro_f1"] == pytest.approx(plain_f1)
+    assert report["macro_f1_with_views"] == pytest.approx(viewed_f1)
+    assert viewed_f1 != plain_f1
+    order = plain.sort_values(["fold", "path"]).index  # in which people are drawn
+    gain = difference(plain["person"][order], truth[order], plain_choice[order], viewed_choice[order], 3)
+    assert report["gain"] == pytest.approx(gain.value) == pytest.approx(viewed_f1 - plain_f1)
+    assert report["gain_interval_95"] == pytest.approx(gain.interval.as_list())
     kept = json.loads((workspace / "age-0002/run.json").read_text())
+    assert kept["score"] == pytest.approx(viewed_f1)
     assert (kept["parent"], kept["status"], kept["recipe"]["views"]) == ("age-0001", "complete", ["flip", "zoom"])
     again = orch("tta", "age-0001", "--views", "zoom,flip", "--keep", "-w", workspace, "--json")
     assert json.loads(again.out)["kept"] == "age-0002"  # the same views, in whatever order

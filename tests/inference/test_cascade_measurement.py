@@ -4,22 +4,36 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 
 from orchestrator.artifacts.ensembles import CASCADE
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combiner, HardVote, SoftVote
 from orchestrator.combining.votes import Decision
 from orchestrator.core.errors import DamagedError
+from orchestrator.core.labels import TASKS, compose
+from orchestrator.data.readers import read
+from orchestrator.ensembling.intervals import intervals
 from orchestrator.inference.cascade import EXACT, Cascade, Point
-from orchestrator.inference.cascade_measurement import Measured, SavedCascade, read_cascade, save_cascade
+from orchestrator.inference.cascade_measurement import (
+    Measured,
+    SavedCascade,
+    measure_cascade,
+    read_cascade,
+    save_cascade,
+)
+from orchestrator.specialists import TRAINABLE
 from orchestrator.synthetic.people import write_people
 from tests.conftest import Done, tiny, train
+from tests.inference.test_cascade import members_like
 
 Orch = Callable[..., Done]
 
@@ -122,6 +136,48 @@ def test_the_command_measures_keeps_and_uses_a_cascade(
     assert "looks for one that saves more" not in exact.err
 
 
+class Asked:
+    """A predictor of answers that are known."""
+
+    combiner = SoftVote()
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+
+    def predict(self, *_: object, **__: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(answers=self.answers)
+
+
+def test_every_point_of_a_curve_is_scored_by_its_own_labels() -> None:
+    answers = members_like(120, 5, 1.5, 0)
+    full = SoftVote().combine(answers).label
+    truth, persons = np.where(np.arange(120) % 3, full, 17 - full), pd.Series([f"p{row // 4}" for row in range(120)])
+    measured = measure_cascade(Asked(answers), [Path("photo.jpg")] * 120, 0.3, lambda *_: None, truth, persons)
+    f1 = partial(f1_score, truth, labels=range(18), average="macro", zero_division=0)
+    curve = measured.as_dict()["curve"]
+    assert [point["macro_f1"] for point in curve] == [pytest.approx(f1(point.label)) for point in measured.curve]
+    assert len({point["macro_f1"] for point in curve}) > 1
+    assert measured.as_dict()["full_macro_f1"] == pytest.approx(f1(full))
+    for point in measured.curve:
+        assert point.changed == pytest.approx((point.label != full).mean())
+    assert measured.interval == intervals(persons, truth, full, 18)["macro_f1"]
+
+
+def test_the_labels_of_a_source_score_the_full_vote(orch: Orch, workspace: Path, others: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    train = others.parent / "train"
+    done = orch("cascade", "--data", train, "-w", workspace, "--rate", 0.5, "--json", "--engine", "torch")
+    assert done.code == 0, done.err
+    measured, photos = json.loads(done.out), read(train)
+    truth = compose(*(TRAINABLE[task].label(photos.table) for task in TASKS))
+    answers = json.loads(orch("predict", *photos.paths, "-w", workspace, "--json", "--engine", "torch").out)
+    full = np.array([answer["label"] for answer in answers])
+    f1 = f1_score(truth, full, labels=range(18), average="macro", zero_division=0)
+    assert measured["full_macro_f1"] == measured["curve"][0]["macro_f1"] == pytest.approx(f1)
+    expected = intervals(photos.table["person"], truth, full, 18)["macro_f1"]
+    assert measured["full_macro_f1_interval_95"] == pytest.approx(expected.as_list())
+
+
 def test_a_cascade_is_not_measured_on_training_photos_nor_for_hard_votes(
     orch: Orch, people: Path, workspace: Path, tmp_path: Path
 ) -> None:
@@ -195,4 +251,5 @@ def test_what_needs_no_member_is_checked_before_any_is_loaded(
         "For a hard vote, `orch predict PHOTOS --cascade"
         in orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5).err
     )
-    assert orch("cascade", "-w", workspace).code == 2
+    done = orch("cascade", "-w", workspace)
+    assert (done.code, "give exactly one of photos, --eval DIR and --data SOURCE" in done.err) == (2, True)
