@@ -24,6 +24,9 @@ __all__ = ["plain_conversion"]
 METHOD = "get_runtime_param"
 """What Typer (0.29) asks a parameter for, to convert its value."""
 
+DESCRIPTION = "type_descriptor"
+"""Where a parameter of that version says what its value is to be."""
+
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}")
 DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 NO_NUMBER = re.compile(r"(?!.*(?:nan|inf))[A-Za-z,;:/_.+-]+", re.IGNORECASE)
@@ -58,7 +61,7 @@ class _Conversion:
         try:
             if value is None:  # an option that was left out and has no default
                 return () if self._parameter.multiple or self._parameter.nargs == -1 else None
-            described = self._parameter.type_descriptor
+            described = getattr(self._parameter, DESCRIPTION)
             annotation, info = described.annotation, described.parameter_info
             return _converted(value, annotation, info)
         except AttributeError:  # a version of Typer in which what is looked at here has another name

@@ -25,7 +25,7 @@ from orchestrator.core.events import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.live import Live
 
 __all__ = ["TrainingDisplay"]
@@ -80,10 +80,14 @@ class _Member:
 
 
 class TrainingDisplay:
-    """Listens to a training, for the terminal."""
+    """Listens to a training, for the terminal.
 
-    def __init__(self) -> None:
-        self._console = stderr_console()
+    Args:
+        console: where the live table is drawn, if it is a terminal; None: stderr.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = stderr_console() if console is None else console
         self._members: dict[tuple[str, int | None], _Member] = {}
         self._lock = threading.RLock()  # events come from several threads
         self._live: Live | None = None

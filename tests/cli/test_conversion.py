@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.core import TyperOption
 
-from orchestrator.cli.conversion import METHOD, _Conversion, plain_conversion
+from orchestrator.cli import conversion
+from orchestrator.cli.conversion import METHOD, plain_conversion
 from tests.conftest import ROOT
 
 got: dict[str, Any] = {}
@@ -121,23 +122,7 @@ def test_a_typer_that_describes_its_parameters_in_another_way_converts_by_itself
 ) -> None:
     words = ["--whole=5", "--path=a", "--wholes=2"]
     alone = outcome_of(words)
-
-    class Renamed:
-        """A parameter of another version."""
-
-        def __init__(self, parameter: object) -> None:
-            self._parameter = parameter
-
-        def __getattr__(self, name: str) -> object:
-            if name == "type_descriptor":
-                raise AttributeError(name)
-            return getattr(self._parameter, name)
-
-    def renamed(self: _Conversion, parameter: Any, typers: Any) -> None:
-        real(self, Renamed(parameter), lambda _: typers(parameter))
-
-    real = _Conversion.__init__
-    monkeypatch.setattr(_Conversion, "__init__", renamed)
+    monkeypatch.setattr(conversion, "DESCRIPTION", "of_another_version")
     with plain_conversion():
         assert outcome_of(words) == alone
     assert len(alone) > 3

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 
 from orchestrator.artifacts.workspace import Workspace
+from orchestrator.cli.display import TrainingDisplay
 from orchestrator.cli.training import report_training
-from orchestrator.core.events import Event, Listener, TrainingEnded, TrainingStarted
+from orchestrator.core.events import Listener, PlannedMember, TrainingEnded, TrainingStarted
 from orchestrator.execution import local
 from orchestrator.pipeline.training import Report
 from orchestrator.training.member import MemberJob
@@ -107,56 +109,59 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     assert orch("ensemble", "-w", runs).code == 0
 
 
-def test_a_training_ends_while_its_table_is_drawn() -> None:
+def screen() -> Console:
+    """A terminal of 100 columns, whose `file` holds what it has shown."""
+    return Console(file=io.StringIO(), force_terminal=True, width=100)
+
+
+def test_a_training_ends_while_its_table_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that draws holds rich's lock and waits for the display's; whoever stops it must hold neither."""
-    from orchestrator.cli.display import TrainingDisplay
+    stopped: list[bool] = []
 
     class Drawing:
+        """All of rich's Live that is used."""
+
+        def __init__(self, get_renderable: Callable[[], object], **_: object) -> None:
+            self.draw = get_renderable
+
+        def start(self) -> None:
+            self.draw()
+
         def stop(self) -> None:
-            drawn = threading.Thread(target=display._table, daemon=True)
+            drawn = threading.Thread(target=self.draw, daemon=True)
             drawn.start()
             drawn.join(20)
-            assert not drawn.is_alive(), "the display's lock is held while the table is stopped"
+            stopped.append(not drawn.is_alive())
 
-    display = TrainingDisplay()
-    display._live = Drawing()  # type: ignore[assignment]  # all of Live that is used
+    monkeypatch.setattr("rich.live.Live", Drawing)
+    display = TrainingDisplay(screen())
+    member = PlannedMember("age-0001", 0, Path("fold-0"), epochs=2, trained=0, work=1.0)
+    display(TrainingStarted((member,), 1, 1, "cpu", Path("runs")))
     display(TrainingEnded())
-    assert display._live is None
+    assert stopped == [True], "the display's lock is held while the table is stopped"
+    display.close()
+    assert stopped == [True]
 
 
 def test_the_live_table_shows_every_member_and_how_it_ended(
     people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rich.console import Console
-
-    from orchestrator.cli.display import TrainingDisplay
     from orchestrator.pipeline import training as pipeline
     from orchestrator.specialists import SPECIALISTS
-
-    shown: list[str] = []
-
-    class Looked(TrainingDisplay):
-        def __call__(self, event: Event) -> None:
-            if isinstance(event, TrainingStarted):
-                self._console = Console(file=io.StringIO(), force_terminal=True, width=100)
-            if isinstance(event, TrainingEnded):
-                console = Console(width=100)
-                with console.capture() as captured:
-                    console.print(self._table())
-                shown.append(captured.get())
-            super().__call__(event)
 
     real = local.train_fold
     monkeypatch.setattr(local, "train_fold", lambda job, listen: real(job, listen) if job.fold != 1 else 1 / 0)
     settings = pipeline.Settings(
         people / "train", workspace, changes=(*TINY, "epochs=1"), folds=3, jobs=1, device="cpu", seed=9
     )
-    report = pipeline.train_all(settings, {"age": SPECIALISTS["age"]}, Looked())
+    terminal = screen()
+    report = pipeline.train_all(settings, {"age": SPECIALISTS["age"]}, TrainingDisplay(terminal))
     assert list(report.failures) == [("age-0002", 1)]
-    rows = [line.split() for line in shown[0].splitlines() if "age-0002" in line]
+    *_, last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.file.getvalue()).split("state")  # the table is drawn anew
+    rows = [line.split() for line in last.splitlines() if "age-0002" in line]
     assert [row[2] for row in rows] == ["0", "1", "2"]
     assert [row[-1] for row in rows] == ["done", "failed", "done"]
-    assert "elapsed, 2 of 3 members done, 1 failed" in shown[0]
+    assert "elapsed, 2 of 3 members done, 1 failed" in last
 
 
 def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, tmp_path: Path) -> None:
