@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.artifacts.environment import git_revision, hardware
+from orchestrator.artifacts.environment import environment_of, git_revision, hardware
+from tests.conftest import ROOT
 
 
 def test_the_gpu_on_record_is_the_one_that_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +23,15 @@ def test_a_run_is_recorded_with_machine_and_revision(workspace: Path) -> None:
     assert record["hardware"]["processor"]
     assert record["versions"]["torch"] in (torch.__version__, torch.__version__.partition("+")[0])
     assert set(record["versions"]) >= {"python", "torch", "timm", "albumentations", "numpy"}
+
+
+def test_the_revision_on_record_is_of_the_code_and_not_of_where_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = environment_of("cpu")
+    assert environment.git_of_orchestrator == git_revision(ROOT)
+    assert environment.git is None
 
 
 def test_the_revision_is_git_s_and_changes_show(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from orchestrator import pictures
 from orchestrator.core.labels import LABELS, TASKS, decompose
 from tests.conftest import ROOT, Done
 
@@ -40,8 +42,11 @@ def two(tmp_path: Path) -> tuple[Path, Path, pd.DataFrame]:
 
 
 def test_differences_are_counted_by_pair_and_task_and_drawn(
-    orch: Orch, two: tuple[Path, Path, pd.DataFrame], tmp_path: Path
+    orch: Orch, two: tuple[Path, Path, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    drawn: list[Figure] = []
+    real = pictures.save
+    monkeypatch.setattr(pictures, "save", lambda figure, path: (drawn.append(figure), real(figure, path)))
     monday, tuesday, table = two
     picture = tmp_path / "differences.png"
     done = orch("submissions", "diff", monday, tuesday, "--json", "--eval", tmp_path / "eval", "--picture", picture)
@@ -55,8 +60,11 @@ def test_differences_are_counted_by_pair_and_task_and_drawn(
     counts = differ.groupby(["one", "other"]).size()
     assert {(row["first"], row["second"]): row["photos"] for row in difference["pairs"]} == counts.to_dict()
     assert [row["photos"] for row in difference["pairs"]] == sorted(counts, reverse=True)
-    with Image.open(picture) as image:
-        assert image.width > 1000
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    titles = [axis.get_title() for axis in drawn[0].axes if axis.get_title()]
+    assert sorted(titles) == sorted(
+        f"monday: {LABELS[row.one]}\ntuesday: {LABELS[row.other]}" for row in differ.itertuples()
+    )
     shown = orch("submissions", "diff", monday, tuesday)
     assert "20 of 60 answers differ (33.33 %)" in shown.out
     first = difference["pairs"][0]

@@ -76,7 +76,7 @@ ODD = {
     "jpeg: a rational of -1/0": (jpeg_with(segment(0xE1, exif(1, RATIONAL, tail=struct.pack("<iI", -1, 0)))), ""),
     "jpeg: EXIF data cut off": (jpeg_with(segment(0xE1, exif(1, RATIONAL)[:-20])), "EXIF data"),
     "jpeg: EXIF data of noise": (jpeg_with(segment(0xE1, b"Exif\0\0" + bytes(range(200)))), ""),
-    "jpeg: a broken multi-picture index": (jpeg_with(segment(0xE2, b"MPF\0II*\0" + b"\xff" * 40)), ""),
+    "jpeg: a broken multi-picture index": (jpeg_with(segment(0xE2, b"MPF\0II*\0" + b"\xff" * 40)), "malformed MPO"),
     "jpeg: a short JFIF segment": (jpeg_with(segment(0xE0, b"JFIF\0\1")), "metadata left out"),
     "jpeg: a short Adobe segment": (jpeg_with(segment(0xEE, b"Adobe\0")), "metadata left out"),
     "jpeg: a broken Photoshop block": (jpeg_with(segment(0xED, b"Photoshop 3.0\0" + b"8BIM" + b"\xff" * 9)), ""),
@@ -89,6 +89,7 @@ def test_odd_metadata_is_no_damage(name: str, tmp_path: Path, capfd: pytest.Capt
     plain = decode(encoded(name.split(":")[0].upper()))
     photo = read_photo(data)
     assert np.array_equal(photo.pixels, plain)
+    assert bool(photo.notes) is bool(note)
     assert note in " ".join(photo.notes)
     path = tmp_path / f"photo.{photo.format.lower()}"
     path.write_bytes(data)

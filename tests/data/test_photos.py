@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import DataError
+from orchestrator.data import hashes
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
@@ -22,11 +23,16 @@ def test_the_fingerprint_is_of_content_not_of_order_place_or_date(tmp_path: Path
     assert photos.fingerprint([content[1], content[0], *content[2:]]) != photos.fingerprint(content)
 
 
-def test_the_hash_cache_saves_reading_and_never_lies(tmp_path: Path) -> None:
+def test_the_hash_cache_saves_reading_and_never_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo, cache = tmp_path / "a", HashCache(tmp_path / "cache" / "hashes.json")
     photo.write_bytes(b"one")
-    first = cache.hashes([photo])
-    assert cache.hashes([photo]) == first
+    with monkeypatch.context() as patch:
+        files_read: list[Path] = []
+        real = hashes.sha256_of
+        patch.setattr(hashes, "sha256_of", lambda path: (files_read.append(path), real(path))[1])
+        first = cache.hashes([photo])
+        assert cache.hashes([photo]) == HashCache(cache.path).hashes([photo]) == first
+        assert files_read == [photo]
     assert len(json.loads((tmp_path / "cache" / "hashes.json").read_text())["hashes"]) == 1
     stat = photo.stat()
     time.sleep(0.02)

@@ -121,6 +121,19 @@ def test_crops_are_where_their_anchor_says() -> None:
     assert Geometry(20, 20, 0.2, 0.0).apply(photo)[0, 0, 0] == 0
     assert Geometry(20, 20, 0.2, 0.5).apply(photo)[0, 0, 0] == 40
     assert Geometry(20, 20, 0.2, 1.0).apply(photo)[-1, 0, 0] == 99
+    assert Geometry(20, 20, 0.2, 0.0).box(100, 100) == (
+        0,
+        40,
+        20,
+        20,
+    )  # in the middle of the width, whatever the anchor
+    assert Geometry(20, 20, 0.2, 0.5).box(100, 300) == (40, 140, 20, 20)
+
+
+def test_shrinking_averages_areas() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    means = photo.reshape(8, 8, 6, 8, 3).mean(axis=(1, 3))
+    assert np.abs(Geometry(8, 6).apply(photo) - means).max() <= 1
 
 
 def test_normalise_is_the_formula_in_channels_last_memory() -> None:

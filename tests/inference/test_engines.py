@@ -1,8 +1,10 @@
 """Engines give torch's answers or are refused; what is chosen is what will be done first."""
 
 import json
+import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -167,7 +169,7 @@ def test_a_choice_that_fails_leaves_members_on_torch_with_a_word(
     choice = choose_engines(predictor, photos, "auto", False, file, more=True)
     assert (choice.predictor, len(choice.first_results)) == (predictor, 2)
     assert [message for message in messages if str(file) in message and message.endswith("; members stay on torch.")]
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=re.escape(str(file))):
         choose_engines(predictor, photos, "onnx", False, file, more=True)
 
 
@@ -233,6 +235,23 @@ def test_an_engine_that_fails_the_check_is_passed_over(
     assert {str(choice.engine) for choice in chosen} == {"torch fp32"}
     with pytest.raises(EngineError, match="does not give torch's answers"):
         assign_engines(predictor.runtime, sample, 100_000, "onnx", True, tmp_path, rate=rate)
+
+
+def sleeping(own: float, shared: float = 0.0) -> Runner:
+    """A runner that takes its time, in seconds: alone, and for what members share."""
+
+    def sleep(seconds: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda values: (time.sleep(seconds), values)[1]
+
+    return Runner(sleep(own), sleep(shared))
+
+
+def test_a_rate_is_photos_a_second_and_what_is_shared_counts_by_its_share() -> None:
+    pixels = np.zeros((4, 8, 8, 3), np.uint8)
+    fast, slow = (trial.measured_rate(sleeping(seconds), pixels, 1) for seconds in (0.01, 0.05))
+    assert 40 < slow <= len(pixels) / 0.05
+    assert fast > 2 * slow
+    assert trial.measured_rate(sleeping(0, shared=0.05), pixels, 5) > 2 * slow
 
 
 def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
