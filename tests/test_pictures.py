@@ -18,7 +18,8 @@ from orchestrator.data.readers import read
 from orchestrator.ensembling.evaluation import evaluations
 from orchestrator.inference.cascade import EXACT, Cascade, Point
 from orchestrator.inference.cascade_measurement import Measured
-from orchestrator.pictures import draw_cascade, draw_faces, draw_pairs, draw_people, draw_scores
+from orchestrator.inference.results import Prediction
+from orchestrator.pictures import contact_sheet, draw_cascade, draw_faces, draw_pairs, draw_people, draw_scores
 
 LABEL = np.zeros(500, np.int64)
 CURVE = [Point(EXACT, 0.8, 0.0, LABEL), Point(Cascade(0.01, 2.0, {}), 0.6, 0.008, LABEL)]
@@ -91,6 +92,21 @@ def test_people_are_drawn_as_they_are_counted(people: Path, figures: list[Figure
         assert dict(zip(names, [bar.get_width() for bar in axes[title].patches], strict=True)) == counts
     (sizes,) = axes["image sizes, width x height"].get_yticklabels()
     assert sizes.get_text() == "192 x 256"
+
+
+def test_photos_are_drawn_with_their_answers_and_wrong_ones_with_the_truth(people: Path, figures: list[Figure]) -> None:
+    photos = [str(path) for path in read(people / "train").paths[:2]]
+    answers = [
+        Prediction(photo, label, LABELS[label], "soft", {}, 1.0) for photo, label in zip(photos, (3, 7), strict=True)
+    ]
+    unread = Prediction("gone.jpg", None, "", "soft", {}, None, error="no such file")
+    contact_sheet([*answers, unread], Path("sheet.png"), truth=[3, 8, 0])
+    right, wrong, empty = figures[0].axes
+    assert right.get_title() == LABELS[3].replace(" / ", "\n", 1)
+    assert wrong.get_title() == f"{LABELS[7].replace(' / ', chr(10), 1)}\ntruth: {LABELS[8]}"
+    for axis, photo in zip((right, wrong), photos, strict=True):
+        assert np.array_equal(axis.images[0].get_array(), Geometry(256, 192).apply(decode(Path(photo))))
+    assert (empty.texts[0].get_text(), len(empty.images)) == ("could not\nbe read", 0)
 
 
 def test_pairs_and_faces_are_drawn_with_what_is_known_of_them(people: Path, figures: list[Figure]) -> None:

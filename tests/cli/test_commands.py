@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -121,6 +122,7 @@ def test_the_demo_deletes_nothing_that_it_did_not_make(orch: Orch, tmp_path: Pat
 def test_seeds_have_a_range(orch: Orch, people: Path, tmp_path: Path, words: list[str]) -> None:
     done = orch("train-all", "--data", people / "train", "-w", tmp_path / "runs", *words)
     assert done.code == 2
+    assert f"'{words[0]}': '{words[1]}'; allowed: a whole number, 0 to 4294967295." in done.err
     assert not (tmp_path / "runs").exists()
 
 
@@ -174,6 +176,7 @@ def test_long_work_shows_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPa
     assert "answering" in shown
     assert "70/100" in shown
     assert "/s" in shown
+    assert re.search(r"70/100.*\d/s.*0:00:0\d", shown)  # how many are done, the rate, the time left
 
 
 def test_wrong_options_are_told_together(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifacts.workspace import Workspace
-from tests.conftest import ROOT, Done, close_to_readers, edit_sealed, hashes, listed, tiny, train
+from tests.conftest import ROOT, Done, close_to_readers, commands_in, edit_sealed, hashes, listed, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -226,7 +226,17 @@ def test_a_run_that_was_replaced_by_another_is_repaired_first(orch: Orch, people
     done = orch("predict", people / "eval/images", "-w", three_runs)
     assert done.code == 2
     assert "orch resume" not in done.err
-    assert f"`orch workspace repair --workspace {three_runs}`" in done.err
+    (repair,) = {command for command in commands_in(done.err) if "repair" in command}
+    assert repair == f"orch workspace repair --workspace {three_runs}"
+    repaired = orch(*shlex.split(repair)[1:])
+    assert repaired.code == 1  # nothing is left of it: what stands in its place is chosen by hand
+    assert "set aside as age-0001.damaged" in repaired.err
+    assert "(there are age-0002, age-0003)" in repaired.err
+    use, ensemble, *_ = commands_in(repaired.err)
+    for command in (use.replace("age-0003", "age-0002"), ensemble):  # age-0003 follows other folds
+        assert orch(*shlex.split(command)[1:]).code == 0, command
+    again = orch("predict", people / "eval/images", "-w", three_runs)
+    assert again.code == 0, again.err
 
 
 @pytest.mark.parametrize("source", ["train", "."])

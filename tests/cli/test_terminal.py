@@ -326,17 +326,17 @@ def test_names_go_into_pipes_as_they_are() -> None:
 @pytest.mark.parametrize("name", ["없는 폴더", "gone-\udcff-\udc80"])
 def test_no_name_breaks_a_message(tmp_path: Path, environment: dict[str, str], name: str) -> None:
     there = os.fsencode(tmp_path) + b"/" + name.encode("utf-8", "surrogateescape")
-    for more in ([], ["--json"]):
-        for words in (["recipes", "lint", "age"], ["data", "check", "--data"]):
-            command = [*PROGRAM, *words, there, *more]
-            done = subprocess.run(command, capture_output=True, env={**ENVIRONMENT, **environment}, check=False)
-            stderr = done.stderr.decode("utf-8", "replace")
-            assert done.returncode in (1, 2), stderr
-            assert "fault in orch" not in stderr
-            assert "Traceback" not in stderr
-            if more:
-                value = json.loads(done.stdout.decode("utf-8"))  # strict UTF-8: stray bytes are escaped
-                assert value
+    for words in (["recipes", "lint", "age"], ["data", "check", "--data"], ["data", "check", "--json", "--data"]):
+        done = subprocess.run(
+            [*PROGRAM, *words, there], capture_output=True, env={**ENVIRONMENT, **environment}, check=False
+        )
+        stderr = done.stderr.decode("utf-8", "replace")
+        assert done.returncode in (1, 2), stderr
+        assert "fault in orch" not in stderr
+        assert "Traceback" not in stderr
+        if "--json" in words:
+            error = json.loads(done.stdout.decode("utf-8"))["error"]  # strict UTF-8: stray bytes are escaped
+            assert name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") in error["message"]
     shown = on_terminal(
         80,
         "runs",

@@ -100,7 +100,7 @@ def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.Monk
     assert LocalExecutor(2).parallelism(15, "cpu") == (2, 4)
     assert LocalExecutor(0).parallelism(3, "cpu") == (3, 2)
     assert LocalExecutor(0).parallelism(15, "cuda") == (1, 8)
-    with pytest.raises(Exception, match="--jobs -1"):
+    with pytest.raises(ConfigError, match="--jobs -1"):
         LocalExecutor(-1).parallelism(3, "cpu")
 
 

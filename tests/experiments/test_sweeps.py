@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import StoreError
+from orchestrator.experiments import curves
 from orchestrator.networks.lean import timm
 from orchestrator.pipeline import preparation
 from orchestrator.recipes.load import load_recipes
@@ -44,8 +46,11 @@ def words_of(people: Path, workspace: Path, space: Path, *more: object) -> list[
 
 
 def test_every_trial_is_a_run_and_a_longer_search_goes_on(
-    orch: Orch, people: Path, tmp_path: Path, space: Path
+    orch: Orch, people: Path, tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    drawn: list[Figure] = []
+    real = curves.save
+    monkeypatch.setattr(curves, "save", lambda figure, path: (drawn.append(figure), real(figure, path)))
     workspace, best, picture = tmp_path / "runs", tmp_path / "best.toml", tmp_path / "trials.png"
     done = orch(*words_of(people, workspace, space, "--trials", 2, "--json", "--no-prune"))
     assert done.code == 0, done.err
@@ -59,7 +64,7 @@ def test_every_trial_is_a_run_and_a_longer_search_goes_on(
     result = json.loads(done.out)
     assert result["sweep"] == short["sweep"]
     assert result["trials"][:2] == short["trials"]
-    assert len(result["trials"]) == 5
+    assert len(result["trials"]) == result["requested"] == result["ended"] == 5
     assert {name: digest for name, digest in hashes(workspace / "age-0002").items() if name in before} == before
     runs = json.loads(
         orch("runs", "list", "-w", workspace, "--where", f"tag={result['sweep']} tag=sweep", "--json").out
@@ -74,14 +79,22 @@ def test_every_trial_is_a_run_and_a_longer_search_goes_on(
         assert trial["macro_f1"] == pytest.approx(member["macro_f1"])
         assert not run["current"]
     top = max(result["trials"], key=lambda trial: trial["macro_f1"])
+    (compared,) = result["comparison"]
+    assert (compared["run"], compared["macro_f1"]) == (top["run"], pytest.approx(top["macro_f1"]))
+    assert compared["gain"] == pytest.approx(top["macro_f1"] - result["reference"]["macro_f1"])
+    assert set(result["importance"]) <= {"lr", "loss"}
+    assert all(0 <= share <= 1 for share in result["importance"].values())
     assert result["trials"][result["best"]]["macro_f1"] == top["macro_f1"]
     recipe = load_recipes({"age": SPECIALISTS["age"]}, [str(best)])["age"]
     winner = top["run"] if top["macro_f1"] > result["reference"]["macro_f1"] else result["reference"]["run"]
     assert recipe.digest() == load_recipes({"age": SPECIALISTS["age"]}, [], [], {"age": type(recipe)(**by_id[winner]["recipe"])})[
         "age"
     ].digest()  # fmt: skip
-    with Image.open(picture) as image:
-        assert image.width > 700
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    best_so_far, scores = drawn[0].axes[0].lines[:2]
+    macro_f1 = [trial["macro_f1"] for trial in result["trials"]]
+    assert scores.get_ydata().tolist() == macro_f1
+    assert best_so_far.get_ydata().tolist() == np.maximum.accumulate(macro_f1).tolist()
     shown = orch(*words_of(people, workspace, space, "--trials", 5, "--no-prune"))
     assert "5 of 5 trials" in shown.out
     assert "(the recipe as it is)" in shown.out
@@ -255,7 +268,7 @@ def test_a_search_that_finds_nothing_better_says_so(orch: Orch, people: Path, tm
     assert "no trial scores above the recipe as it is (age-0001). The best, age-000" in done.err
     assert "over age-0001" not in done.err
     best = load_recipes({"age": SPECIALISTS["age"]}, [str(tmp_path / "best.toml")])["age"]
-    assert best.lr > 1e-9 * 2
+    assert best.digest() == RunRecord.load(tmp_path / "runs/age-0001").checked_recipe().digest()
 
 
 def test_what_was_not_tried_is_not_called_tried(

@@ -23,7 +23,8 @@ TECHNIQUES = [
     ("frozen_stages=3", "unfreeze_after=1"),
     ("frozen_stages=3", "unfreeze_after=2", "layer_decay=0.7"),
     ("small_epochs=2", "small_size=0.5"),
-    ("mixup=0.4", "cutmix=1.0", "drop_rate=0.3", "drop_path_rate=0.2"),
+    ("mixup=0.4", "cutmix=1.0", "drop_rate=0.3"),
+    ("backbone=test_resnet", "drop_path_rate=0.5"),  # the other test network has no paths to drop
     ("sample_balance=1.0", "sample_factor={incorrect = 1.5}"),
     ("checkpointing=true", "drop_rate=0.3"),
     ("pooling=avgmax", "loss=0.4 f1 + 0.6 focal"),

@@ -241,7 +241,7 @@ def plainly_learnt(learnt_from_uneven_classes: Callable[..., str]) -> str:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_every_setting_changes_what_is_learnt(
+def test_a_setting_changes_what_is_learnt(
     learnt_from_uneven_classes: Callable[..., str], plainly_learnt: str, setting: str
 ) -> None:
     assert learnt_from_uneven_classes(setting) != plainly_learnt
