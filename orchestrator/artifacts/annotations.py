@@ -53,7 +53,7 @@ class Annotations:
             raise damaged_error(path, f"not a note and tags ({error})", way_out) from None
 
     def write(self, folder: Path) -> None:
-        """Writes them atomically."""
+        """Writes the note and tags beside the run's record, atomically."""
         write_sealed(folder / FILE, KIND, folder.name, ANNOTATIONS_FORMAT, asdict(self))
 
 

@@ -49,7 +49,7 @@ def best_file(epoch: int | str) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Origin of a member.
+    """What a member comes from: its run, plan, data and versions.
 
     Attributes:
         run: id of the run that trained it.
@@ -171,7 +171,7 @@ class MemberCard(Origin):
 
     @property
     def precision(self) -> str:
-        """The recipe's precision."""
+        """The precision that the member was trained in: `fp32`, `bf16` or `fp16`."""
         return str(self.recipe["precision"])
 
     def save(self, folder: Path) -> None:

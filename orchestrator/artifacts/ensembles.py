@@ -84,7 +84,7 @@ class ExternalSource:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class.
+    """Scores of one class of a task, or of one label.
 
     Attributes:
         f1: 0..1.
@@ -137,7 +137,7 @@ class RecordedScores:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> RecordedScores:
-        """Scores from JSON values."""
+        """The inverse of `as_dict`, from an ensemble's record."""
         rest = {name: part for name, part in value.items() if name != "interval_95"}
         typed = {
             "absent": tuple(value["absent"]),
@@ -219,7 +219,7 @@ class EnsembleRecord:
         return str(self.combiner["name"])
 
     def read_combiner(self) -> Combiner:
-        """Its combiner.
+        """The ensemble's combiner, as it was fitted when the ensemble was built.
 
         Raises:
             DamagedError: the values in the record are not those of a combiner.
@@ -327,7 +327,7 @@ class EnsembleRecord:
 
     @classmethod
     def load(cls, folder: Path, way_out: str) -> EnsembleRecord:
-        """Reads a record.
+        """Reads an ensemble's record from its folder, and checks its values' types.
 
         Args:
             folder: the ensemble's folder.

@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def environment_of(device: str) -> Environment:
-    """This process's own environment.
+    """What this process runs in: versions, machine, and the commits of the folder and of this package.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.

@@ -34,7 +34,7 @@ A run of another version of orch may lack some: they count as None."""
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition.
+    """One condition on runs, such as `score>0.6`.
 
     Attributes:
         key: name of a fact.

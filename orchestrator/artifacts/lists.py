@@ -76,7 +76,7 @@ class ListedEnsemble:
 
 @dataclass(frozen=True)
 class EnsembleList:
-    """A workspace's ensembles.
+    """A workspace's ensembles as `orch ensembles list` shows them.
 
     Attributes:
         ensembles: those whose records can be read, in the order in which they were made.
@@ -88,7 +88,7 @@ class EnsembleList:
 
 
 def list_runs(workspace: Workspace, where: str = "", sort: str = "") -> RunList:
-    """The workspace's runs.
+    """The workspace's runs as `orch runs list` shows them, filtered and sorted.
 
     Args:
         workspace: the workspace of the runs.
@@ -112,7 +112,7 @@ def list_runs(workspace: Workspace, where: str = "", sort: str = "") -> RunList:
 
 
 def list_ensembles(workspace: Workspace) -> EnsembleList:
-    """The workspace's ensembles."""
+    """The workspace's ensembles, those that cannot be read among the `damaged`."""
     damaged, listed, current = list[DamagedError](), list[ListedEnsemble](), None
     try:
         current = workspace.current("ensemble")

@@ -56,7 +56,7 @@ class TrainingData:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TrainingData:
-        """Data from JSON values."""
+        """What a run was trained on, from the JSON values of its record."""
         extra = value["extra"]
         extra_photos = None if extra is None else ExtraPhotos(**{**extra, "sources": tuple(extra["sources"])})
         return cls(**{**value, "extra": extra_photos})
@@ -77,7 +77,7 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine.
+    """The machine that a run was trained on.
 
     Attributes:
         processor: its name.

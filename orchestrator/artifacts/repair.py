@@ -37,7 +37,7 @@ ID = re.compile(rf"\b({'|'.join((*CLASSES, *STRATEGIES))})-(\d{{4,}})\b")
 
 @dataclass
 class WorkspaceFindings:
-    """What a check found.
+    """What a check of a workspace found, for `orch workspace check`.
 
     Attributes:
         files: files read.

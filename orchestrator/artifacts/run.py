@@ -153,7 +153,7 @@ class RunRecord:
 
     @property
     def backbone(self) -> str:
-        """Name of its backbone."""
+        """The backbone that the run's recipe names."""
         return str(self.setting("backbone"))
 
     @property
@@ -250,7 +250,7 @@ class RunRecord:
         return "" if made_from is None else made_from.member_id(fold, self.seed_of(fold))
 
     def checked_recipe(self) -> Recipe:
-        """Its recipe.
+        """The recipe that the run was trained by, as a checked value.
 
         Raises:
             WorkspaceError: another version of orch recorded it, with settings that this one does not know.
@@ -309,7 +309,7 @@ class RunRecord:
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord:
-        """Reads a record.
+        """Reads a run's record from its folder.
 
         Raises:
             DamagedError: the record is missing, damaged, another run's, or of another format.

@@ -160,7 +160,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """The folder of caches."""
+        """The folder of caches, which may be deleted while nothing trains."""
         return self.root / "cache"
 
     @property
@@ -184,7 +184,7 @@ class Workspace:
         return self.root / "deleted"
 
     def hashes(self) -> HashCache:
-        """The photos' content hashes."""
+        """The cache of photos' content hashes, by path, size and times."""
         from orchestrator.data.hashes import HashCache
 
         return HashCache(self.cache / "hashes.json")

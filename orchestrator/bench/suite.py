@@ -103,7 +103,7 @@ def run_parts(
     listen: Listener,
     progress: Callable[[str, int, int], None],
 ) -> BenchResult:
-    """Runs the requested parts.
+    """Runs the requested parts of the benchmark, in order, on one load.
 
     Args:
         parts: some of `PARTS`.

@@ -127,7 +127,7 @@ app = typer.Typer(
 def root(
     version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
 ) -> None:
-    """Handles `--version`."""
+    """Options of `orch` itself: `--version` prints and stops."""
     if version:
         print_result(__version__)
         raise typer.Exit

@@ -143,7 +143,7 @@ def _print_voting(speeds: Sequence[VotingSpeed]) -> None:
 
 
 def _print_growth(points: Sequence[GrowthPoint]) -> None:
-    """What more photos take."""
+    """Prints the seconds, pace and memory of each size of the growth measurement."""
     table = grid("growth", "what", "seconds", "photos/s", "peak MB")
     for point in points:
         timing = point.timing

@@ -53,7 +53,7 @@ class _Conversion:
         self._parameter, self._typers = parameter, typers
 
     def coerce(self, value: Any, **details: Any) -> Any:
-        """The converted value.
+        """A parameter's value, converted without pydantic where that is possible, and by Typer elsewhere.
 
         Raises:
             typer.BadParameter: Typer refuses the value.

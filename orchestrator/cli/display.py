@@ -65,7 +65,7 @@ class _Member:
 
     @property
     def name(self) -> str:
-        """In words."""
+        """The member in words: `age-0001 fold 2`, or `age-0001 all` without folds."""
         return f"{self.begun.run} {'all' if self.begun.fold is None else f'fold {self.begun.fold}'}"
 
     @property
@@ -95,7 +95,7 @@ class TrainingDisplay:
         self._started = self._spoken = 0.0
 
     def __call__(self, event: Event) -> None:
-        """Shows what has happened."""
+        """Takes an event of the training, and updates the table or prints a line."""
         if isinstance(event, TrainingEnded):  # without the lock: the table that is drawn last waits for it
             self.close()
             return

@@ -36,7 +36,7 @@ class Entry:
     attribute: str = ""
 
     def load(self) -> Any:
-        """Its click command."""
+        """Imports the command's module, and returns its click command."""
         target = getattr(
             importlib.import_module(f"orchestrator.cli.{self.module or self.name}"), self.attribute or self.name
         )

@@ -90,7 +90,7 @@ class Grid(Table):
         return self._of(indices, console, width)
 
     def headings(self) -> list[str]:
-        """The columns' headings."""
+        """The headings of the columns that are shown, in order."""
         return [str(column.header) for column in self.columns]
 
     def _order(self) -> list[int]:

@@ -44,7 +44,7 @@ Outcome = Literal["done", "failed", "pruned", "cancelled"]
 
 @dataclass(frozen=True)
 class StageProgress:
-    """Progress of a stage.
+    """Progress of a stage of long work, such as decoding photos.
 
     Attributes:
         stage: operation in progress.

@@ -38,7 +38,7 @@ class Interval:
 
     @classmethod
     def from_list(cls, value: Sequence[float]) -> Interval:
-        """An interval from JSON."""
+        """The inverse of `as_list`: low and high."""
         low, high = value
         return cls(low, high)
 

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 class Stages:
-    """Seconds by stage.
+    """Seconds of work by stage, summed over threads.
 
     Args:
         on: whether to measure.
@@ -28,7 +28,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Times a block."""
+        """Adds the seconds that the block of a `with` takes to a stage."""
         if not self._on:
             yield
             return

@@ -25,7 +25,7 @@ OTHER_MARKS = {
 
 
 def read_toml(path: Path, option: str) -> dict[str, Any]:
-    """A TOML file's values.
+    """Reads a TOML file that a user wrote.
 
     Args:
         path: the file.

@@ -88,7 +88,7 @@ class Augmenter:
         self._transform: Any = None
 
     def __call__(self, pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Augments a batch.
+        """Changes the pixels of a batch at random, as its seed says.
 
         Args:
             pixels: shape (N, H, W, 3), uint8.
@@ -194,7 +194,7 @@ def _elastic_alpha(shift: float) -> float:
 
 
 def _close(photo: NDArray[np.uint8], *, square: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
-    """Dilation, then erosion."""
+    """Dilation, then erosion: bright areas close over small dark ones (morphological closing)."""
     import cv2
     import numpy as np
 

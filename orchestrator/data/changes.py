@@ -61,7 +61,7 @@ class DataChanges:
 
     @property
     def any(self) -> bool:
-        """Whether anything changed."""
+        """Whether a person, photo, label or file differs between the two tables."""
         return bool(
             self.people_added or self.people_gone or self.photos_added or self.photos_gone or self.relabelled or self.moved
             or self.rewritten

@@ -33,7 +33,7 @@ ALLOW = "Allow it (chmod u+r), or remove its row."
 
 @dataclass(frozen=True)
 class DataFindings:
-    """Result of a check.
+    """What a check of a data source found.
 
     Attributes:
         photos: photos whose table rows are valid.
@@ -69,7 +69,7 @@ def check(
     threads: int = 4,
     distinct: bool = False,
 ) -> DataFindings:
-    """Checks a source completely.
+    """Checks a source completely: its tables, names and folds, and every photo by opening it.
 
     Args:
         source: a folder in the contest's layout, or a manifest.

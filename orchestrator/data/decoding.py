@@ -73,7 +73,7 @@ class UndecodableError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A decoded photo.
+    """A decoded photo, upright, with what was odd about its file.
 
     Attributes:
         pixels: shape (H, W, 3), uint8, RGB in 0..255.

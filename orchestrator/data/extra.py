@@ -46,7 +46,7 @@ def exact_column(column: str) -> str:
 
 @dataclass(frozen=True)
 class Extra:
-    """Extra photos.
+    """Extra photos: trained on, never scored.
 
     Attributes:
         sources: tables that they come from.

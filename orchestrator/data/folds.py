@@ -82,13 +82,13 @@ class FoldPlan:
         return self.digest[:12]
 
     def save(self, path: Path) -> None:
-        """Writes the plan atomically."""
+        """Writes the plan as sealed JSON, atomically."""
         body = {"k": self.k, "seed": self.seed, "strata": list(self.strata), "fold_of": dict(self.fold_of)}
         write_sealed(path, KIND, self.name, PLAN_FORMAT, body)
 
     @classmethod
     def load(cls, path: Path, name: str, way_out: str) -> FoldPlan:
-        """Reads a plan.
+        """Reads a plan that `save` wrote.
 
         Args:
             path: the file.

@@ -31,7 +31,7 @@ MANIFEST_COLUMNS = ("path", "person", "age", "gender", "mask")
 def read_manifest(
     path: Path, columns: Mapping[str, str] | None = None, distinct: bool = False
 ) -> tuple[Photos, list[Problem]]:
-    """Reads a manifest.
+    """Reads a manifest into the table of photos, leaving out rows with problems.
 
     Args:
         path: a .csv or .parquet file.

@@ -90,7 +90,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Preprocess:
-        """The inverse of `as_dict`."""
+        """The inverse of `as_dict`, from a member's card."""
         mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
         return cls(Geometry(**value["geometry"]), mean, std)  # type: ignore[arg-type]  # of three each
 

@@ -66,7 +66,7 @@ class ExternalTable:
 
     @cached_property
     def _exact(self) -> Mapping[str, int]:
-        """Key -> its row."""
+        """Photo's key, as the table spells it -> its row."""
         return {key: row for row, key in enumerate(self.keys)}
 
     @cached_property

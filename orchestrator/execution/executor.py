@@ -14,7 +14,7 @@ __all__ = ["Executor", "JobResult"]
 
 @dataclass(frozen=True)
 class JobResult:
-    """How one job ended.
+    """How the job of one member ended.
 
     Attributes:
         run: id of its run.
@@ -30,7 +30,7 @@ class JobResult:
 
     @property
     def key(self) -> tuple[str, int | None]:
-        """The member: `MemberJob.key`."""
+        """The member's run and fold, the same as `MemberJob.key`."""
         return self.run, self.fold
 
 

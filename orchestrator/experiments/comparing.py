@@ -59,7 +59,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side.
+    """Runs of one specialist side by side, for the same people.
 
     Attributes:
         classes: class names.
@@ -186,7 +186,7 @@ def _scored(
 
 
 def _curves(run: RunRecord) -> dict[str, History]:
-    """Each member's history."""
+    """Name of each member's folder, as `fold-0` -> its history."""
     return {folder.name: history_of(folder) for folder in run.members}
 
 

@@ -163,7 +163,7 @@ class Search:
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials, by number."""
+        """All trials so far, in the order of their numbers, each checked against its digests."""
         return [self._trial(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def _trial(self, frozen: Any) -> Trial:

@@ -176,7 +176,7 @@ def _identity(settings: Settings, inputs: Inputs, task: str, space: Space) -> st
 
 @dataclass(frozen=True)
 class _Rounds:
-    """A running search."""
+    """A running search: it draws trials round by round, trains them, and stops within its budget."""
 
     start: StartingPoint
     inputs: Inputs

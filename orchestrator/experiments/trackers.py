@@ -181,19 +181,19 @@ class TensorBoard:
         return run.id
 
     def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
-        """Writes the epoch's numbers."""
+        """Writes the epoch's numbers as scalars of the member's own folder."""
         writer = self._writer(self._folder / run.id / member)
         for key, value in values.items():
             writer.add_scalar(key, value, number)
         writer.flush()
 
     def end(self, run: RunRecord, score: float | None) -> None:
-        """Writes the out-of-fold score."""
+        """Writes the run's out-of-fold score as a scalar, if it has one."""
         if score is not None:
             self._writer(self._folder / run.id).add_scalar("macro_f1", score, 0)
 
     def close(self) -> None:
-        """Closes the files."""
+        """Closes the event files of all members."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
@@ -288,7 +288,7 @@ class MLflow:
         self._client.set_terminated(self._ids[run.id], "FINISHED")
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Does nothing: MLflow's client keeps nothing open between calls."""
 
 
 class Wandb:
@@ -334,7 +334,7 @@ class Wandb:
             self._runs[run.id].summary["macro_f1"] = score
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Ends every run, which writes what wandb has not written yet."""
         for run in self._runs.values():
             run.finish()
         self._runs.clear()

@@ -46,7 +46,7 @@ MULTIPLE = 16
 
 @dataclass(frozen=True)
 class TunedStage:
-    """How one stage ended.
+    """How one stage of a tuning ended, and which recipe the next one starts from.
 
     Attributes:
         name: name of the stage.
@@ -213,7 +213,7 @@ def _viewed(
 
 
 def _views(words: tuple[str, ...]) -> list[str]:
-    """The value of `views=["flip"]`."""
+    """The views of a candidate, whose only change is of the form `views=["flip"]`."""
     import tomllib
 
     return list(tomllib.loads(f"value = {words[0].partition('=')[2]}")["value"])

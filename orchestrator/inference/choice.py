@@ -178,7 +178,7 @@ class _Trial:
         return self.exports.difference(split, engine, self.pixels(split.member))
 
     def ready(self, splits: Sequence[Split]) -> bool:
-        """Whether all exports exist."""
+        """Whether the members' exports exist already, so that a trial need not make them."""
         return not self.exports.missing(splits)
 
     def worth(self, kinds: Iterable[Sequence[Split]], photos: int | None) -> bool:

@@ -101,7 +101,7 @@ class Runner:
 
 
 class TorchCall:
-    """A part on torch.
+    """A part of a member that torch runs, from pixels or shared features to its output.
 
     Args:
         part: the part, on the device.
@@ -121,7 +121,7 @@ class TorchCall:
 
 
 def torch_runners(splits: Sequence[Split], device: str, precision: Precision | None = None) -> list[Runner]:
-    """Members on torch.
+    """A runner for each member, which runs it on torch.
 
     Args:
         splits: the members' splits, on the device.
@@ -143,7 +143,7 @@ def open_runners(
     device: str,
     threads: int,
 ) -> list[Runner]:
-    """Members on an engine.
+    """A runner for each member, which runs it on an engine from its exports.
 
     Args:
         splits: the members' splits, on the device.

@@ -45,7 +45,7 @@ HOW = (
 
 @dataclass(frozen=True)
 class Exported:
-    """A written export.
+    """An export that was written, and how close its files are to torch.
 
     Attributes:
         ensemble: id of the ensemble.

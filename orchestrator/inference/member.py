@@ -55,7 +55,7 @@ class MemberFiles:
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One loaded member.
+    """One member, loaded on a device and ready to answer.
 
     Attributes:
         folder: the folder that it was loaded from.

@@ -110,7 +110,7 @@ class Predictor:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The ensemble's members."""
+        """The ensemble's members, in the order of the runtime."""
         return self.runtime.members
 
     def on(self, runners: Sequence[Runner]) -> Predictor:

@@ -135,7 +135,7 @@ class Predictions(Sequence[Prediction]):
 
     @staticmethod
     def none(strategy: str) -> Predictions:
-        """Predictions for no photo."""
+        """Predictions with no row, for an empty list of photos."""
         shares = {task: np.zeros((0, len(CLASSES[task]))) for task in TASKS}
         numbers, counts = np.zeros(0), np.zeros(0, np.int64)
         return Predictions((), strategy, counts, shares, numbers, counts, (), None, {})

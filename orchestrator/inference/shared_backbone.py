@@ -115,7 +115,7 @@ class _SharedBackbone(nn.Module):
 
 
 class _Tail(nn.Module):
-    """Class probabilities of features."""
+    """The member's part after the shared layers: from their features to class probabilities."""
 
     def __init__(self, member: Member, network: nn.Module) -> None:
         super().__init__()

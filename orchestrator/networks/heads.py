@@ -48,7 +48,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class ClassHead:
-    """One output per class.
+    """A head of one output per class, whose softmax gives the probabilities.
 
     Attributes:
         classes: C.
@@ -64,7 +64,7 @@ class ClassHead:
 
     @property
     def outputs(self) -> int:
-        """C."""
+        """One output per class: C."""
         return self.classes
 
     def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:
@@ -82,7 +82,7 @@ class ClassHead:
         return torch.stack([weight * terms[name]() for name, weight in self.terms]).sum()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Softmax."""
+        """The softmax of the outputs, in float32."""
         return outputs.float().softmax(dim=1)
 
     def as_dict(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class CornHead:
 
     @property
     def outputs(self) -> int:
-        """C - 1."""
+        """One output per border between classes that follow each other: C - 1."""
         return self.classes - 1
 
     def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:

@@ -22,7 +22,7 @@ __all__ = ["VIEWS", "mean_over_views"]
 
 
 def _flip(photos: Tensor) -> Tensor:
-    """Left and right exchanged."""
+    """Each photo mirrored, left and right exchanged."""
     return photos.flip(3)
 
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a retraining, a grid or a search starts from: settled once, before the slow imports.
+    """What a retraining, a grid or a search starts from: decided once, before the slow imports.
 
     Attributes:
         settings: what the command asks for; its fold plan is filled in.
@@ -42,7 +42,7 @@ class StartingPoint:
 
     @property
     def task(self) -> str:
-        """The specialist's name."""
+        """The name of the specialist that is trained: a task, or `joint`."""
         return self.specialist.name
 
     @property

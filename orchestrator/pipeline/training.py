@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Report:
-    """How a command ended.
+    """How a training ended: its runs, and the members that failed or were stopped.
 
     Attributes:
         runs: the runs that were trained or found, complete or not.

@@ -282,7 +282,7 @@ def _space(tables: Mapping[str, Any], where: str) -> Space:
 
 
 def _axis(name: str, value: Any, settings: Sequence[str]) -> Range | Choice:
-    """One axis.
+    """Reads one axis of a search space: a range, or choices.
 
     Raises:
         ValueError: what is wrong with it, in a sentence.

@@ -39,7 +39,7 @@ def _save_sealed(path: Path, identity: str, tensors: Mapping[str, Tensor], note:
 
 
 def _load_sealed(path: Path, identity: str, way_out: str) -> tuple[dict[str, Tensor], Any]:
-    """What `_save_sealed` wrote.
+    """The tensors and the note that `_save_sealed` wrote for this member.
 
     Raises:
         DamagedError: the file is missing, damaged, or another member's.

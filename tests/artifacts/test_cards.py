@@ -1,4 +1,4 @@
-"""A member's card: what is written is what is read, and what is no card is told."""
+"""A member's card: what is written is what is read, and what is not a card is refused."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_an_ensemble_of_an_older_version_is_let_go(orch: Orch, workspace: Path) 
     assert orch("ensemble", "-w", workspace).code == 0
     edit_sealed(workspace / "soft-0001/ensemble.json", format=2)
     done = orch("runs", "delete", "age-0001", "--yes", "-w", workspace)
-    assert done.code == 2  # whether it answers with the run cannot be told
+    assert done.code == 2  # whether it answers with the run cannot be known
     assert "written in format 2 by an older version" in done.err
     assert "Use that version of orchestrator; or `mv" in done.err
     assert "orch ensemble" in done.err

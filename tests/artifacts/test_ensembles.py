@@ -1,4 +1,4 @@
-"""An ensemble that has lost its record or a table is told with the command that makes it again."""
+"""An ensemble that has lost its record or a table is reported with the command that makes it again."""
 
 import json
 import re

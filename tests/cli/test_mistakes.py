@@ -1,4 +1,4 @@
-"""Mistakes of use: told in the time that small programs take, because nothing that trains or predicts is imported for them."""
+"""Mistakes of use: reported as fast as small programs end, because nothing that trains or predicts is imported for them."""
 
 import json
 import os
@@ -63,7 +63,7 @@ WITHOUT_A_TABLE = {
     "resume age-0001 --device tpu": "--device tpu: allowed: auto",
     "resume age-0001 --data nowhere": "nowhere: no such folder or table",
 }
-"""Words -> what is told: no table has to be read for it."""
+"""Words -> what is reported: no table has to be read for it."""
 
 WITH_A_TABLE = {
     "train-all --data DATA --folds 99": "--folds 99 is larger than the smallest class",

@@ -1,4 +1,4 @@
-"""`orch sweep`: wrong words are told before any training."""
+"""`orch sweep`: wrong words are refused before any training."""
 
 import sys
 from collections.abc import Callable

@@ -69,9 +69,9 @@ def reference_hard(members: list[np.ndarray]) -> list[int]:
     answers = []
     for photo in range(len(members[0])):
         rows = [member[photo].astype(float) for member in members]
-        voices = [sum(int(np.argmax(row)) == code for row in rows) for code in range(len(rows[0]))]
+        votes = [sum(int(np.argmax(row)) == code for row in rows) for code in range(len(rows[0]))]
         sums = [sum(round(float(row[code]) * 2**23) for row in rows) for code in range(len(rows[0]))]
-        answers.append(max(range(len(voices)), key=lambda code: (voices[code], sums[code], -code)))
+        answers.append(max(range(len(votes)), key=lambda code: (votes[code], sums[code], -code)))
     return answers
 
 
@@ -115,7 +115,7 @@ def reference(members: list[np.ndarray], weights: list[int], strategy: str) -> t
             sum(weight * unit[code] for weight, unit in zip(weights, units, strict=True))
             for code in range(len(units[0]))
         ]
-        voices = [
+        votes = [
             sum(
                 weight
                 for weight, member in zip(weights, members, strict=True)
@@ -123,7 +123,7 @@ def reference(members: list[np.ndarray], weights: list[int], strategy: str) -> t
             )
             for code in range(len(sums))
         ]
-        counted = sums if strategy == "soft" else voices
+        counted = sums if strategy == "soft" else votes
         choices.append(max(range(len(sums)), key=lambda code: (counted[code], sums[code], -code)))
         shares.append([Fraction(value, sum(counted)) for value in counted])
     return choices, shares

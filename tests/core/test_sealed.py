@@ -1,4 +1,4 @@
-"""Sealed files: whatever happens to one shows, and the way out that is told works."""
+"""Sealed files: whatever happens to one shows, and the way out that is printed works."""
 
 import json
 import os

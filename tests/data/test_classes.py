@@ -1,4 +1,4 @@
-"""Classes that nobody holds, or too few people: told before any work."""
+"""Classes that nobody holds, or too few people: reported before any work."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -103,8 +103,8 @@ def test_everything_wrong_is_listed_at_once_with_file_and_row(contest: Path) -> 
     (images / "001498_male_Asian_59" / "mask2.png").write_bytes(whole[: len(whole) // 2])
     shutil.rmtree(images / "000077_female_Asian_60")
     (images / "stranger").mkdir()
-    twin = images / "001498-1_female_Asian_23" / "normal.jpg"
-    shutil.copy(images / "001498-2_male_Asian_61" / "normal.jpeg", twin)
+    duplicate = images / "001498-1_female_Asian_23" / "normal.jpg"
+    shutil.copy(images / "001498-2_male_Asian_61" / "normal.jpeg", duplicate)
     Image.new("RGB", (12, 16)).save(images / "001498-1_female_Asian_23" / "mask5.jpg", format="PNG")
 
     def change(table: pd.DataFrame) -> None:
@@ -113,7 +113,7 @@ def test_everything_wrong_is_listed_at_once_with_file_and_row(contest: Path) -> 
         table.loc[3, "age"] = "old"
 
     edit(contest, change)
-    # The rows with wrong words are left out, so their photos are not opened: put the twin under people that are in order.
+    # The rows with wrong words are left out, so their photos are not opened: put the duplicate under people that are in order.
     shutil.copy(images / "001498-2_male_Asian_61" / "normal.jpeg", images / "001498_male_Asian_59" / "normal.png")
     problems = kinds(contest)
     assert "line 2: gender is 'femal'; allowed: male, female. Did you mean 'female'?" in problems["unknown_word"][0]

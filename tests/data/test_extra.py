@@ -1,4 +1,4 @@
-"""Tables of extra photos: what is wrong in them or would leak is told at once."""
+"""Tables of extra photos: what is wrong in them or would leak is reported at once."""
 
 import json
 import shutil
@@ -18,8 +18,8 @@ Orch = Callable[..., Done]
 def test_what_would_leak_is_refused(orch: Orch, people: Path, workspace: Path, others: Path, tmp_path: Path) -> None:
     photo = next(iter(sorted((people / "train/images").rglob("*.*"))))
     shutil.copy(photo, tmp_path / "copy.jpg")
-    (tmp_path / "twin.csv").write_text("path,mask\ncopy.jpg,wear\n")
-    done = train(orch, people, workspace, "train", "mask", *tiny(), "--extra", tmp_path / "twin.csv")
+    (tmp_path / "duplicate.csv").write_text("path,mask\ncopy.jpg,wear\n")
+    done = train(orch, people, workspace, "train", "mask", *tiny(), "--extra", tmp_path / "duplicate.csv")
     assert done.code == 2
     assert "would be trained on and scored" in done.err
     assert photo.name in done.err

@@ -1,4 +1,4 @@
-"""One person under two spellings: what is the same is made the same, what looks the same is told."""
+"""One person under two spellings: what is the same is made the same, what looks the same is refused."""
 
 import unicodedata
 from collections.abc import Callable

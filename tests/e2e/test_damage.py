@@ -55,7 +55,7 @@ FILES = {
 }
 """Pattern of a file -> the commands that read it."""
 
-if importlib.util.find_spec("tensorboard") is None:  # nobody was told anything
+if importlib.util.find_spec("tensorboard") is None:  # nothing was sent to a tracker
     del FILES["age-0001/tracking.json"]
 
 EXEMPT = {
@@ -145,7 +145,7 @@ def command(name: str, people: Path, workspace: Path) -> list[object]:
 def answer_of(name: str, done: Done) -> Any:
     """What must be the same whatever was damaged and mended."""
     assert done.code == 0, done.err + done.out
-    if name == "track":  # who was told what lies with the tracker
+    if name == "track":  # what was sent lies with the tracker
         return None
     result = json.loads(done.out)
     if name == "runs list":

@@ -62,9 +62,9 @@ def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people
         for name in ("age-0001", "age-0002", "age-0003")
     }  # fmt: skip
     mean = np.mean(list(tables.values()), axis=0).argmax(axis=1)
-    voices = sum(np.eye(3)[table.argmax(axis=1)] for table in tables.values())
-    clear = voices.max(axis=1) > 1
-    assert len(listed) >= (mean != voices.argmax(axis=1))[clear].sum()
+    votes = sum(np.eye(3)[table.argmax(axis=1)] for table in tables.values())
+    clear = votes.max(axis=1) > 1
+    assert len(listed) >= (mean != votes.argmax(axis=1))[clear].sum()
     text = orch("ensemble", "-w", workspace, "age=age-0001,age-0002,age-0003").out
     adds = next(line for line in text.splitlines() if " adds " in line and "interval" in line)
     assert adds.split()[-1] == "verdict"

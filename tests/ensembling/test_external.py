@@ -1,4 +1,4 @@
-"""Tables from elsewhere: read as strictly as submissions, each counted once, and told by how many photos they know."""
+"""External tables: read as strictly as submissions, each counted once, and shown with the number of their photos."""
 
 import json
 import shutil

@@ -40,7 +40,7 @@ def epochs(*numbers: int) -> list[dict[str, object]]:
 def test_what_a_worker_writes_reaches_the_listener_in_order(tmp_path: Path) -> None:
     job, events = job_of(tmp_path / "r" / "m"), list[Event]()
     job.folder.mkdir(parents=True)
-    write_json(job.folder / HISTORY, epochs(1))  # of an earlier command: not told again
+    write_json(job.folder / HISTORY, epochs(1))  # of an earlier command: not reported again
     with Watcher([job], events.append) as watcher, progress_file(job.folder) as listen:
         listen(EpochProgress("r", 0, 1.5, 20.0))
         wait_for(lambda: EpochProgress("r", 0, 1.5, 20.0) in events)

@@ -51,7 +51,7 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
     assert tracking.send(kept, RunRecord.load(run.folder)) == 1
     assert kept.received == [("begin", "age-0001", "its-name"), ("age-0001", "fold-1", 2), ("end", "age-0001", True)]
     assert tracking.send(kept, RunRecord.load(run.folder)) == 0
-    kept.there = False  # somebody deleted it there: it is told anew
+    kept.there = False  # somebody deleted it there: everything is sent again
     kept.received.clear()
     assert tracking.send(kept, RunRecord.load(run.folder)) == 6
     assert kept.received[0] == ("begin", "age-0001", None)

@@ -242,7 +242,7 @@ def test_what_needs_no_member_is_checked_before_any_is_loaded(
         assert message in done.err
     rate = re.search(r"--rate (0\.\d+)", orch("cascade", people / "eval", "-w", workspace).err)
     assert rate
-    monkeypatch.setenv("ORCH_DEBUG", "1")  # the rate that was told would do: members are loaded
+    monkeypatch.setenv("ORCH_DEBUG", "1")  # the rate that the error named is enough: members are loaded
     with pytest.raises(AssertionError, match="a member was loaded"):
         orch("cascade", people / "eval", "-w", workspace, "--rate", rate[1])
     monkeypatch.delenv("ORCH_DEBUG")

@@ -1,4 +1,4 @@
-"""Members as they are loaded: laid out once an architecture, with the weights of a file, or told why they cannot be used."""
+"""Members as they are loaded: laid out once an architecture, with the weights of a file, or refused with the reason."""
 
 from __future__ import annotations
 

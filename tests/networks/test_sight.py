@@ -1,4 +1,4 @@
-"""Which pixels a backbone sees: all of them, or it is told before a training."""
+"""Which pixels a backbone sees: all of them, or it is refused before a training."""
 
 import pytest
 import torch

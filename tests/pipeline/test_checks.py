@@ -1,4 +1,4 @@
-"""Too few people or photos to train on are told before any run is written."""
+"""Too few people or photos to train on are refused before any run is written."""
 
 import json
 from collections.abc import Callable

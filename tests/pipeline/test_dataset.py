@@ -1,4 +1,4 @@
-"""Who is one person and who is two: told before training, and kept in whatever is made of a run."""
+"""Who is one person and who is two: decided before training, and kept in whatever is made of a run."""
 
 import shutil
 from collections.abc import Callable

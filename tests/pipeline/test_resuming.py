@@ -1,4 +1,4 @@
-"""A run is completed from its record alone, or told why it cannot be."""
+"""A run is completed from its record alone, or an error says why it cannot be."""
 
 import json
 import re

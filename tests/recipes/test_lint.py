@@ -1,4 +1,4 @@
-"""What harms in a recipe is told and not refused."""
+"""What harms in a recipe is reported and not refused."""
 
 from collections.abc import Callable
 from pathlib import Path

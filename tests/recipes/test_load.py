@@ -1,4 +1,4 @@
-"""Recipes: layers of settings, and every mistake told at once with the way out."""
+"""Recipes: layers of settings, and every mistake reported at once with the way out."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: damaged in any way it is told, and the way out ends with the same bits."""
+"""What an interrupted training goes on from: damage of any kind is reported, and the way out ends with the same bits."""
 
 from __future__ import annotations
 

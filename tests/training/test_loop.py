@@ -98,13 +98,13 @@ def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_p
 def test_every_epoch_draws_and_changes_photos_anew(tmp_path: Path) -> None:
     drawn: list[np.ndarray] = []
 
-    class Told(Stripes):
+    class RecordingStripes(Stripes):
         def take(self, rows: np.ndarray) -> np.ndarray:
             drawn.append(rows)
             return super().take(rows)
 
     job = job_of(tmp_path / "m", "sampling=per_person", "epochs=3")
-    pixels = Told(job.rows.truth)
+    pixels = RecordingStripes(job.rows.truth)
     # Three photos a person, all people to train on, so an epoch is one photo of each: batches of 16 from 30 people.
     train_fold(dataclasses.replace(job, pixels=pixels, train=np.arange(90), held_out=np.array([], int)))
     epochs = [set(rows.tolist()) for rows in drawn]
