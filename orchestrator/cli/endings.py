@@ -26,7 +26,6 @@ from orchestrator.cli.console import has_emitted, print_error, print_json, print
 from orchestrator.cli.limits import is_limited
 from orchestrator.core.commands import set_aside_command
 from orchestrator.core.errors import InputsError, OrchestratorError, Problem
-from orchestrator.core.files import why_no_folder
 from orchestrator.core.interrupts import uninterrupted
 from orchestrator.core.memory import is_out_of_memory
 
@@ -263,6 +262,8 @@ def _no_folder(error: OSError) -> str:
     """A message that names what stands in the way of a folder, with the way out; empty for other errors."""
     if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
         return ""
+    from orchestrator.core.files import why_no_folder  # imports hashlib and safetensors, which --help does without
+
     path = Path(os.fsdecode(error.filename))
     for ancestor in (path, *path.parents):
         if reason := why_no_folder(ancestor):
