@@ -1,7 +1,9 @@
 """Decision: whether a change of structure may land: two checkouts, on one machine, must give the same bits.
 
 Draws synthetic people once, lets each checkout train, fuse, predict, export and label them by the same commands, and holds the
-results against each other: weights by their bytes, tables and scores by their values, whatever files and fields are called.
+results against each other: weights by their bytes, tables and JSON value by value, texts too, each at its own path (as
+`[3].probabilities.age.<30`). Fields that were renamed are listed in `RENAMED`. A later checkout may have more fields; times are
+left out.
 
     git worktree add ../before COMMIT
     python benchmarks/compare_results.py ../before . --out /tmp/results
@@ -16,7 +18,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,27 @@ frozen_stages = 0
 evaluate_every = 1
 """
 ENGINES = ("torch", "onnx", "openvino")
+
+LEFT_OUT = {"created", "seconds", "minutes"}
+"""Fields that differ from run to run."""
+
+RENAMED = {
+    "swayed": "changed_by_external",
+    "outside": "external",
+    "outside-1.parquet": "external-1.parquet",
+    "plan_digest": "plan",
+    "log_loss_growth": "log_loss_change",
+    "log_loss_growth_interval_95": "log_loss_change_interval_95",
+    **{f"p({name})": f"p(mask {name})" for name in ("wear", "incorrect", "not_wear")},
+    **{f"p({name})": f"p(gender {name})" for name in ("male", "female")},
+    **{f"p({name})": f"p(age {name})" for name in ("<30", "30-59", ">=60")},
+}
+"""What fields, columns and files were called at commit 053aca2 -> what they are called now."""
+
+SHOWN = 5  # paths that are printed of a result that differs
+
+LeafPath = tuple[str, ...]
+MISSING = object()
 
 
 class Checkout:
@@ -69,7 +91,7 @@ class Checkout:
         return done.stdout
 
     def results(self, people: Path) -> Iterator[tuple[str, Any]]:
-        """What the commands give, by name: bytes as hashes, tables as frames, JSON as its leaves."""
+        """What the commands give, by name: bytes as hashes, tables as frames, JSON as it is."""
         (self.folder / "tiny.toml").write_text(TINY, encoding="utf-8")
         data = ("--data", people / "train", "--jobs", 1)
         self.orch("train-all", *data, "--folds", 3, "--recipe", "tiny.toml")
@@ -89,9 +111,9 @@ class Checkout:
             "soft-0003": ("--strategy", "soft", "--with", people / "old.csv"),
         }
         for name, words in ensembles.items():
-            yield f"{name} scores", list(leaves(json.loads(self.orch("ensemble", *words, "--json"))))
+            yield f"{name} scores", json.loads(self.orch("ensemble", *words, "--json"))
             for path in sorted((runs / name).glob("*.parquet")):
-                yield f"{name} {path.name.replace('outside', 'external')}", pd.read_parquet(path)
+                yield f"{name} {RENAMED.get(path.name, path.name)}", pd.read_parquet(path)
             yield f"{name} disagreements", (runs / name / "disagreements.csv").read_text(encoding="utf-8")
         images = people / "eval" / "images"
         for name in ensembles:
@@ -99,14 +121,14 @@ class Checkout:
                 printed = self.orch(
                     "predict", images, "--ensemble", name, "--engine", engine, "--json", "--precision", "fp32"
                 )
-                yield f"{name} predictions by {engine}", list(leaves(json.loads(printed)))
+                yield f"{name} predictions by {engine}", json.loads(printed)
             out = f"{name}.csv"
             self.orch("predict", "--eval", people / "eval", "--ensemble", name, "--engine", "torch", "--out", out)
             yield f"{name} submission", (self.folder / out).read_text(encoding="utf-8")
             self.orch("predict", images, "--ensemble", name, "--engine", "torch", "--out", f"{name}.parquet")
             yield f"{name} table", pd.read_parquet(self.folder / f"{name}.parquet")
         printed = self.orch("predict", images, "--ensemble", "hard-0001", "--engine", "torch", "--cascade", "--json")
-        yield "cascade", list(leaves(json.loads(printed)))
+        yield "cascade", json.loads(printed)
         self.orch(
             "pseudo", "--eval", people / "eval", "--ensemble", "soft-0001", "--out", "pseudo.csv", "--threshold", 0.5
         )
@@ -115,33 +137,41 @@ class Checkout:
         photos = sorted(map(str, images.iterdir()))
         program = [sys.executable, str(self.folder / "exported" / "predict.py"), *photos]
         done = subprocess.run(program, capture_output=True, text=True, check=True)
-        yield "exported program", list(leaves([json.loads(line) for line in done.stdout.splitlines()]))
-        yield "comparison", list(leaves(json.loads(self.orch("runs", "compare", "age-0001", "age-0002", "--json"))))
+        yield "exported program", [json.loads(line) for line in done.stdout.splitlines()]
+        yield "comparison", json.loads(self.orch("runs", "compare", "age-0001", "age-0002", "--json"))
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    """Numbers and texts of a JSON value, in the order of their keys; dates, seconds and places are left out."""
+def leaves(value: Any, path: LeafPath = ()) -> dict[LeafPath, Any]:
+    """What a result holds, by path: numbers and texts of JSON, columns of a table with their type, lines of a text.
+
+    Each list, table and text also has its length, so that nothing can be added to it unseen.
+    """
     if isinstance(value, dict):
-        for key in sorted(value):
-            if not {"created", "seconds", "minutes", "folder", "files", "source"} & {key}:
-                yield from leaves(value[key])
+        parts = [leaves(item, (*path, key)) for key, item in value.items() if key not in LEFT_OUT]
     elif isinstance(value, list):
-        for item in value:
-            yield from leaves(item)
-    elif isinstance(value, int | float | bool) or value is None:
-        yield value
+        parts = [leaves(item, (*path, f"[{number}]")) for number, item in enumerate(value)]
+        parts.append({(*path, "length"): len(value)})
+    elif isinstance(value, pd.DataFrame):
+        parts = [{(*path, name): (str(column.dtype), column.tolist())} for name, column in value.items()]
+        parts.append({(*path, "length"): len(value)})
+    elif isinstance(value, str) and "\n" in value:
+        parts = [leaves(value.split("\n"), (*path, "lines"))]
+    else:
+        parts = [{path: value}]
+    return {key: leaf for part in parts for key, leaf in part.items()}
 
 
-def same(first: Any, other: Any) -> bool:
-    """Whether a later result has all of an earlier one: numbers to the bit, columns by their place."""
-    if isinstance(first, pd.DataFrame):
-        if first.shape != other.shape:
-            return False
-        return all(first.iloc[:, column].equals(other.iloc[:, column]) for column in range(first.shape[1]))
-    if isinstance(first, list):
-        # Fields may have other names, and so another order; a later version may have more of them.
-        return not Counter(map(repr, first)) - Counter(map(repr, other))
-    return bool(first == other)
+def differences(first: Any, other: Any) -> list[str]:
+    """The paths at which a later result lacks what an earlier one has, or has another value; numbers to the bit."""
+    later = leaves(other)
+    wrong = []
+    for path, value in leaves(first).items():
+        renamed = tuple(RENAMED.get(part, part) for part in path)
+        now = later.get(path, later.get(renamed, MISSING))
+        expected = RENAMED.get(value, value) if isinstance(value, str) else value
+        if repr(now) not in (repr(value), repr(expected)):
+            wrong.append(".".join(path).replace(".[", "["))
+    return wrong
 
 
 def main() -> None:
@@ -158,15 +188,18 @@ def main() -> None:
     shutil.copy(people / "eval" / "truth.csv", people / "old.csv")
     earlier = dict(before.results(people))
     after = dict(Checkout(arguments.after, arguments.out / "after").results(people))
-    wrong = [
-        name
-        for name in {**earlier, **after}
-        if name not in earlier or name not in after or not same(earlier[name], after[name])
-    ]
-    for name in wrong:
-        print(f"differs: {name}")
-    print(f"{len(earlier)} results compared, {len(wrong)} differ")
-    sys.exit(1 if wrong else 0)
+    differ = 0
+    for name in {**earlier, **after}:
+        if name not in earlier or name not in after:
+            paths = [f"only {'after' if name in after else 'before'}"]
+        else:
+            paths = differences(earlier[name], after[name])
+        if paths:
+            differ += 1
+            more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+            print(f"differs: {name}: {', '.join(paths[:SHOWN])}{more}")
+    print(f"{len(earlier)} results compared, {differ} differ")
+    sys.exit(1 if differ else 0)
 
 
 if __name__ == "__main__":
