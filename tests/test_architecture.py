@@ -454,3 +454,18 @@ def test_variables_say_what_they_hold() -> None:
                     vague.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
     assert vague == []
     assert names > 10_000
+
+
+OUTDATED = re.compile(r"\b(voices?|swayed|twins?|given\s+up|trunks?|settled\s+once)\b", re.IGNORECASE)
+"""Words that were replaced (decision 13): by votes, changed_by_external, duplicates, pruned, shared backbone, decided once."""
+
+
+def test_replaced_words_stay_out_of_pages_and_docstrings() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    texts = [(page.name, page.read_text()) for page in pages]
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                texts.append((f"{path.relative_to(ROOT)}: {getattr(node, 'name', '')}", ast.get_docstring(node) or ""))
+    assert len(texts) > 1_500
+    assert [f"{name}: {match[0]}" for name, text in texts for match in OUTDATED.finditer(text)] == []
