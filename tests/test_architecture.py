@@ -94,6 +94,15 @@ def test_what_ci_names_is_there() -> None:
     assert checked >= 5
 
 
+def test_the_readme_names_what_runs_on_another_python() -> None:
+    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| Linux |")]
+    tests = re.findall(r"\btests/([\w/.]+)", (ROOT / ".ci/other-python").read_text())
+    folders = {name for name in tests if not name.endswith(".py")}
+    assert folders == set(re.findall(r"`(\w+)`", row))
+    files = {"experiments/test_search.py", "experiments/test_trackers.py", "experiments/test_tracking.py"}
+    assert set(tests) - folders == files  # "searches and trackers"
+
+
 def test_imports_point_down_only() -> None:
     assert len(SOURCES) > 50
     checked = 0
