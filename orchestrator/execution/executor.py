@@ -1,15 +1,24 @@
-"""The executor's interface: takes a list of jobs, sends events, and returns a result for each job."""
+"""The executor's interface, a list of jobs in, events and a result for each out; and how any executor runs one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from orchestrator.core.commands import display_path
+from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import Listener, Outcome
+from orchestrator.core.files import write_json
+from orchestrator.training.cancelling import CancelledError, raise_if_cancelled
+from orchestrator.training.loop import Pruned, train_fold
 from orchestrator.training.member import MemberJob
 
-__all__ = ["Executor", "JobResult"]
+__all__ = ["Executor", "JobResult", "run_job"]
+
+FAILURE = "failure.json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class JobResult:
 
 
 class Executor(Protocol):
-    """Trains members somewhere.
+    """Trains members somewhere, each by `run_job`.
 
     A job carries everything that it needs, including paths and stop requests. Its folder must be visible both where the job
     runs and to the caller, who reads cards and histories there.
@@ -61,3 +70,36 @@ class Executor(Protocol):
         Returns:
             One result per job, in any order.
         """
+
+
+def run_job(
+    job: MemberJob, listen: Listener, claim: Callable[[str], AbstractContextManager[str]] = nullcontext
+) -> JobResult:
+    """Trains one member, in the process that calls it, and turns any error into the job's result.
+
+    Args:
+        job: the member.
+        listen: receives progress within epochs, and each epoch that is trained here; what it raises is the job's failure. That
+            the member has ended is for the executor to send, since only it learns of a process that was killed.
+        claim: from the job's device to the device to train on, which is claimed until training ends; by default the same.
+    """
+    failure = job.folder / FAILURE
+    try:
+        failure.unlink(missing_ok=True)
+        raise_if_cancelled(job.cancel)
+        with claim(job.device) as device:
+            train_fold(replace(job, device=device), listen)
+        return JobResult(*job.key)
+    except Pruned as stop:
+        why = f"below {stop.threshold:.4f} after epoch {stop.epoch} of {job.recipe.epochs}"
+        return JobResult(*job.key, "pruned", why)
+    except CancelledError:
+        return JobResult(*job.key, "cancelled", "it was asked to stop; the same command goes on from there.")
+    except OrchestratorError as error:
+        return JobResult(*job.key, "failed", str(error))
+    except Exception as error:  # a bug here or in a library must not stop the other jobs either
+        sentence = f"{job.title}: {type(error).__name__}: {error}"
+        with suppress(OSError, StoreError):  # most likely a full disk, which the message says already
+            write_json(failure, {"reason": sentence, "traceback": traceback.format_exc()})
+            sentence += f" (traceback: {display_path(failure)})"
+        return JobResult(*job.key, "failed", sentence)

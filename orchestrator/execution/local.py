@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import traceback
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,22 +15,15 @@ import joblib
 from filelock import FileLock, Timeout
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from orchestrator.core.commands import display_path
 from orchestrator.core.cores import cores
-from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import Listener
-from orchestrator.core.files import write_json
 from orchestrator.data.sharing import check_jobs, signals_blocked, start_trackers, why_no_parallelism
-from orchestrator.execution.executor import JobResult
+from orchestrator.execution.executor import JobResult, run_job
 from orchestrator.execution.progress_files import Watcher, progress_file
 from orchestrator.networks.devices import gpu_count
-from orchestrator.training.cancelling import CancelledError, raise_if_cancelled
-from orchestrator.training.loop import Pruned, train_fold
 from orchestrator.training.member import MemberJob
 
 __all__ = ["LocalExecutor", "WhileParentLives", "claim_gpu"]
-
-FAILURE = "failure.json"
 
 
 @dataclass(frozen=True)
@@ -149,27 +141,9 @@ def _pool(at_once: int, jobs: Sequence[MemberJob]) -> Generator[JobResult, None,
 
 
 def _run(job: MemberJob) -> JobResult:
-    """Trains one member, and turns any error into a message; runs in a worker."""
-    failure = job.folder / FAILURE
-    try:
-        failure.unlink(missing_ok=True)
-        raise_if_cancelled(job.cancel)
-        with claim_gpu(job.device) as device, progress_file(job.folder) as listen:
-            train_fold(replace(job, device=device), listen)
-        return JobResult(*job.key)
-    except Pruned as stop:
-        why = f"below {stop.threshold:.4f} after epoch {stop.epoch} of {job.recipe.epochs}"
-        return JobResult(*job.key, "pruned", why)
-    except CancelledError:
-        return JobResult(*job.key, "cancelled", "it was asked to stop; the same command goes on from there.")
-    except OrchestratorError as error:
-        return JobResult(*job.key, "failed", str(error))
-    except Exception as error:  # a bug here or in a library must not stop the other jobs either
-        sentence = f"{job.title}: {type(error).__name__}: {error}"
-        with suppress(OSError, StoreError):  # most likely a full disk, which the message says already
-            write_json(failure, {"reason": sentence, "traceback": traceback.format_exc()})
-            sentence += f" (traceback: {display_path(failure)})"
-        return JobResult(*job.key, "failed", sentence)
+    """Trains one member, with its progress in a file; runs in a worker."""
+    with progress_file(job.folder) as listen:
+        return run_job(job, listen, claim_gpu)
 
 
 @contextmanager

@@ -27,12 +27,17 @@ POLL_SECONDS = 0.5
 @contextmanager
 def progress_file(folder: Path) -> Iterator[Listener]:
     """A listener for a training that writes its latest progress into the member's folder, until the block ends."""
-    (folder / PROGRESS).unlink(missing_ok=True)
+    _remove(folder)
     try:
         yield lambda event: _write(folder, event)
     finally:
-        with suppress(OSError):
-            (folder / PROGRESS).unlink(missing_ok=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a member's progress; a folder in which that fails is reported by its training."""
+    with suppress(OSError):
+        (folder / PROGRESS).unlink(missing_ok=True)
 
 
 def _write(folder: Path, event: Event) -> None:

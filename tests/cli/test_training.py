@@ -18,7 +18,7 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.cli.display import TrainingDisplay
 from orchestrator.cli.training import report_training
 from orchestrator.core.events import Listener, PlannedMember, TrainingEnded, TrainingStarted
-from orchestrator.execution import local
+from orchestrator.execution import executor
 from orchestrator.pipeline.training import Report
 from orchestrator.training.member import MemberJob
 from tests.conftest import TINY, Done, hashes, tiny, train
@@ -76,14 +76,14 @@ def test_the_table_stands_above_the_next_step_which_json_and_failures_do_without
 def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = local.train_fold
+    real = executor.train_fold
 
     def fail_once(job: MemberJob, listen: Listener) -> object:
         if job.task == "age" and job.fold == 1:
             raise MemoryError
         return real(job, listen)
 
-    monkeypatch.setattr(local, "train_fold", fail_once)
+    monkeypatch.setattr(executor, "train_fold", fail_once)
     runs = tmp_path / "runs"
     done = train(orch, people, runs, "train-all", *tiny("epochs=1"))
     assert done.code == 1
@@ -102,7 +102,7 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     assert "mask-0001 is now the current mask run" in done.err
     assert len(list(runs.glob("age-0001/fold-*/member.json"))) == 2
     kept = hashes(runs / "age-0001" / "fold-0")
-    monkeypatch.setattr(local, "train_fold", real)
+    monkeypatch.setattr(executor, "train_fold", real)
     done = train(orch, people, runs, "train-all", *tiny("epochs=1"))
     assert done.code == 0
     assert hashes(runs / "age-0001" / "fold-0") == kept
@@ -149,8 +149,8 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
     from orchestrator.pipeline import training as pipeline
     from orchestrator.specialists import SPECIALISTS
 
-    real = local.train_fold
-    monkeypatch.setattr(local, "train_fold", lambda job, listen: real(job, listen) if job.fold != 1 else 1 / 0)
+    real = executor.train_fold
+    monkeypatch.setattr(executor, "train_fold", lambda job, listen: real(job, listen) if job.fold != 1 else 1 / 0)
     settings = pipeline.Settings(
         people / "train", workspace, changes=(*TINY, "epochs=1"), folds=3, jobs=1, device="cpu", seed=9
     )
@@ -198,7 +198,7 @@ def test_an_interrupted_run_has_no_fold_and_its_recipe_reads_alike_everywhere(
         *tiny("epochs=1"),
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(local, "train_fold", stop)
+        patch.setattr(executor, "train_fold", stop)
         done = orch(*words)
         assert done.code == 130, done.err
     (row,) = [line for line in orch("runs", "list", "-w", tmp_path / "runs").out.splitlines() if "age-0001" in line]
