@@ -5,35 +5,42 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.artifacts.cards import history_of
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.epochs import TrainedEpoch
 from orchestrator.core.errors import DamagedError
-from orchestrator.core.events import forward_to_all
+from orchestrator.core.events import EpochEnded, PlannedMember, TrainingEnded, TrainingStarted, forward_to_all
 from orchestrator.experiments import tracking
 from tests.conftest import Silent, edit_sealed
 
 
-def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace: Path) -> None:
-    class Kept:
-        name, there = "kept=here", True
+class Kept:
+    """A tracker that keeps what it receives."""
 
-        def __init__(self) -> None:
-            self.received: list[object] = []
+    name, look, there = "kept=here", "here", True
 
-        def knows(self, run: RunRecord, tracker_id: str) -> bool:
-            return self.there
+    def __init__(self) -> None:
+        self.received: list[object] = []
+        self.losses: list[float] = []
 
-        def begin(self, run: RunRecord, tracker_id: str | None) -> str:
-            self.received.append(("begin", run.id, tracker_id))
-            return "its-name"
+    def knows(self, run: RunRecord, tracker_id: str) -> bool:
+        return self.there
 
-        def epoch(self, run: RunRecord, member: str, number: int, values: dict[str, float]) -> None:
-            self.received.append((run.id, member, number))
+    def begin(self, run: RunRecord, tracker_id: str | None) -> str:
+        self.received.append(("begin", run.id, tracker_id))
+        return "its-name"
 
-        def end(self, run: RunRecord, score: float | None) -> None:
-            self.received.append(("end", run.id, score is not None))
+    def epoch(self, run: RunRecord, member: str, number: int, values: dict[str, float]) -> None:
+        self.received.append((run.id, member, number))
+        self.losses.append(values["loss"])
 
-        def close(self) -> None: ...
+    def end(self, run: RunRecord, score: float | None) -> None:
+        self.received.append(("end", run.id, score is not None))
 
+    def close(self) -> None: ...
+
+
+def test_a_training_that_goes_on_tells_every_epoch_once(workspace: Path) -> None:
     run = RunRecord.load(workspace / "age-0001")
     file, card = (run.folder / "fold-1" / name for name in ("history.json", "member.json"))
     whole, its_card = file.read_text(), card.read_text()
@@ -60,6 +67,53 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
     file.write_text(file.read_text().replace('"ended": true', '"ended": false'))
     with pytest.raises(DamagedError, match=r"tracking\.json: its contents do not match the digest"):
         tracking.send(kept, RunRecord.load(run.folder))
+
+
+def test_an_epoch_that_ends_is_sent_as_its_event_says_and_no_history_is_read(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, read = Kept(), list[Path]()
+    monkeypatch.setattr(tracking, "open_trackers", lambda words, workspace: [kept])
+    monkeypatch.setattr(tracking, "check_words", lambda words: None)
+    monkeypatch.setattr(tracking, "history_of", lambda folder: read.append(folder) or history_of(folder))
+    run = workspace / "age-0001"
+    file = run / "fold-1" / "history.json"
+    file.write_text(json.dumps(json.loads(file.read_text())[:1]))  # killed after an epoch
+    card, record = (run / "fold-1" / "member.json").read_text(), (run / "run.json").read_text()
+    (run / "fold-1" / "member.json").unlink()
+    edit_sealed(run / "run.json", status="unfinished")
+
+    def epoch(number: int) -> EpochEnded:
+        return EpochEnded("age-0001", 1, TrainedEpoch(number, 10.0 + number, 1e-3, 20.0))
+
+    tracked = tracking.Tracked(["kept"], workspace)
+    tracked(TrainingStarted((PlannedMember("age-0001", 1, run / "fold-1", 2, 1, 1.0),), 1, 1, "cpu", workspace))
+    for number in (1, 2, 3):  # it began again: the first is there already
+        tracked(epoch(number))
+    tracked(TrainingEnded())
+    assert len(read) == 3  # what ended before this training, of each member
+    assert kept.received[0] == ("begin", "age-0001", None)
+    assert kept.received.count(("age-0001", "fold-1", 1)) == 1
+    assert [item for item in kept.received if item != ("begin", "age-0001", "its-name")][-2:] == [
+        ("age-0001", "fold-1", 2), ("age-0001", "fold-1", 3),
+    ]  # fmt: skip
+    assert kept.losses[-2:] == [12.0, 13.0]  # the events' numbers, which no file has
+    (run / "fold-1" / "member.json").write_text(card)
+    (run / "run.json").write_text(record)
+    kept.received.clear()
+    tracked.close()
+    assert len(read) == 3
+    assert kept.received == [("begin", "age-0001", "its-name"), ("end", "age-0001", True)]
+
+
+def test_epochs_that_a_tracker_lacks_before_one_that_ends_are_read(workspace: Path) -> None:
+    """As where somebody deleted the run there meanwhile."""
+    run, kept = RunRecord.load(workspace / "age-0001"), Kept()
+    last = history_of(run.member(1))[-1]
+    assert tracking.send(kept, run, {"fold-1": [last]}) == 6  # the first epoch of its member is missing there
+    assert tracking.send(kept, run, {"fold-1": [last]}) == 0
+    kept.there = False
+    assert tracking.send(kept, run, {"fold-1": [last]}) == 6
 
 
 def test_a_tracker_that_fails_costs_no_training(
