@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from orchestrator.inference.ensemble_export import Exported
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.pseudo import PseudoLabels
+    from orchestrator.inference.reader import Photo
     from orchestrator.inference.results import Prediction, Predictions
     from orchestrator.pipeline.settings import Settings
     from orchestrator.pipeline.training import Report
@@ -133,6 +134,7 @@ __all__ = [
     "NamedRecipe",
     "OrchestratorError",
     "PathLike",
+    "Photo",
     "PlannedFolds",
     "Predicted",
     "Prediction",
@@ -295,6 +297,9 @@ HOMES = {
     ),
     "orchestrator.inference.pseudo": (
         "PseudoLabels",
+    ),
+    "orchestrator.inference.reader": (
+        "Photo",
     ),
     "orchestrator.inference.results": (
         "Prediction", "Predictions",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.inference.options import PredictionOptions
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.pseudo import PseudoLabels
+    from orchestrator.inference.reader import Photo
     from orchestrator.inference.results import Prediction, Predictions
 
 __all__ = [
@@ -145,7 +146,7 @@ def load_predictor(
     strategy: str | None = None,
     engine: str = "torch",
     precision: str = "auto",
-    sample: Sequence[PathLike] = (),
+    sample: Sequence[Photo | PathLike] = (),
     device: str = "auto",
     listen: Listener = ignore_events,
 ) -> Predictor:
@@ -157,7 +158,8 @@ def load_predictor(
         strategy: `soft` or `hard`; None: the ensemble's own.
         engine: `torch`, `auto` (the fastest here, whatever the number of photos), `onnx` or `openvino`.
         precision: `auto` or `fp32`.
-        sample: photos on which an engine other than torch is checked and tried; 16 suffice.
+        sample: photos on which an engine other than torch is checked and tried: files, folders, bytes of files, or decoded
+            pixels (H, W, 3), uint8, RGB; 16 suffice.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         listen: receives progress events.
 
@@ -176,10 +178,9 @@ def load_predictor(
         mistakes.add(ConfigError(f"--engine {engine}: give `sample`, photos on which it is checked against torch."))
     mistakes.raise_if_any()
     opened_workspace = Workspace(workspace)
-    loaded = _load(opened_workspace, opened_workspace.ensemble(ensemble), options, listen)
-    from orchestrator.data.photo_files import find_photos
-
-    photos = find_photos(list(map(Path, sample))) if sample else []
+    record = opened_workspace.ensemble(ensemble)
+    photos = _sample(sample)
+    loaded = _load(opened_workspace, record, options, listen)
     return _on_engines(loaded, opened_workspace, photos, options, listen, more=True).predictor
 
 
@@ -437,6 +438,16 @@ def export(
         )
 
 
+def _sample(given: Sequence[Photo | PathLike]) -> list[Photo]:
+    """The photos of a sample: those of its files and folders, then those that were given as bytes or pixels."""
+    from orchestrator.data.photo_files import find_photos
+    from orchestrator.inference.reader import as_photo
+
+    photos = [as_photo(photo, number) for number, photo in enumerate(given)]
+    paths = [photo for photo in photos if isinstance(photo, Path)]
+    return [*(find_photos(paths) if paths else []), *(photo for photo in photos if not isinstance(photo, Path))]
+
+
 def _check_one_source(sources: Mapping[str, object], example: str) -> None:
     """Refuses a command without a source of photos, or with several.
 
@@ -573,7 +584,7 @@ def _load(
 def _on_engines(
     predictor: Predictor,
     workspace: Workspace,
-    paths: Sequence[Path],
+    photos: Sequence[Photo],
     options: PredictionOptions,
     listen: Listener,
     more: bool = False,
@@ -583,7 +594,7 @@ def _on_engines(
     from orchestrator.inference.engine_selection import choose_engines
 
     done = progress_callback(listen, "write exports")
-    on_engines = choose_engines(predictor, paths, options.engine, options.fp32_only, workspace.engines, done, more)
+    on_engines = choose_engines(predictor, photos, options.engine, options.fp32_only, workspace.engines, done, more)
     for chosen in on_engines.chosen:
         log.info(f"{chosen}.")
     return on_engines

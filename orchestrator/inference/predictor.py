@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combined, Combiner
 from orchestrator.core.arguments import check_range, check_sequence
-from orchestrator.core.errors import ConfigError, DataError, Problem, check_choice
+from orchestrator.core.errors import DataError, Problem, check_choice
 from orchestrator.core.stages import UNTIMED, Stages
 from orchestrator.ensembling.external import ExternalRows, ExternalTable
 from orchestrator.inference.cascade import Cascade
@@ -24,7 +24,7 @@ from orchestrator.inference.engines import Runner
 from orchestrator.inference.member import Member
 from orchestrator.inference.options import ON_ERROR, check_cascade
 from orchestrator.inference.read_ahead import ReadAhead
-from orchestrator.inference.reader import Photo, Prepared, Reader, ReadResult, Unreadable, reader_of, stacked
+from orchestrator.inference.reader import Photo, Prepared, Reader, ReadResult, Unreadable, as_photo, reader_of, stacked
 from orchestrator.inference.results import Predictions, predictions_of
 from orchestrator.inference.runtime import RunningCalls, Runtime, start_runtime
 
@@ -66,23 +66,6 @@ def _cancel(running: Iterable[tuple[int, list[ReadResult], RunningCalls | None]]
     for _, _, pending in running:
         if pending is not None:
             pending.cancel()
-
-
-def _as_photo(photo: object, number: int) -> Photo:
-    """A photo as the reader takes it.
-
-    Raises:
-        ConfigError: something else.
-    """
-    if isinstance(photo, str | os.PathLike):
-        return Path(photo)
-    if isinstance(photo, bytes | bytearray | memoryview):
-        return bytes(photo)
-    if isinstance(photo, np.ndarray):
-        return photo
-    raise ConfigError(
-        f"photo {number} is a {type(photo).__name__}; allowed: a path, a file's bytes, or an array of pixels."
-    )
 
 
 def _name_of(photo: Photo | str, number: int) -> str:
@@ -208,7 +191,7 @@ class Predictor:
         """
         check_sequence("photos", photos)
         check_range("--batch", batch, 0)
-        inputs = [_as_photo(photo, number) for number, photo in enumerate(photos)]
+        inputs = [as_photo(photo, number) for number, photo in enumerate(photos)]
         runtime, settled = self.runtime, None
         if cascade is not None:
             check_cascade([member.task for member in self.members], self.external)

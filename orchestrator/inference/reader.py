@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.core.errors import PhotoError
+from orchestrator.core.errors import ConfigError, PhotoError
 from orchestrator.core.stages import UNTIMED, Stages
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.faces.detection import Detector
 from orchestrator.inference.detector import detector_of
 from orchestrator.inference.member import Member
 
-__all__ = ["Photo", "Pixels", "Prepared", "ReadResult", "Reader", "Unreadable", "reader_of", "stacked"]
+__all__ = ["Photo", "Pixels", "Prepared", "ReadResult", "Reader", "Unreadable", "as_photo", "reader_of", "stacked"]
 
 Photo = Path | bytes | NDArray[np.uint8]
 """A photo as it comes: a file, a file's bytes, or decoded pixels (H, W, 3), RGB, upright."""
@@ -53,6 +54,27 @@ class Unreadable:
 
 ReadResult = Prepared | Unreadable
 """A photo that was read, or why it cannot be."""
+
+
+def as_photo(photo: object, number: int) -> Photo:
+    """A photo as the reader takes it.
+
+    Args:
+        photo: what a caller gave.
+        number: its number among the photos given, for the message.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if isinstance(photo, str | os.PathLike):
+        return Path(photo)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return bytes(photo)
+    if isinstance(photo, np.ndarray):
+        return photo
+    raise ConfigError(
+        f"photo {number} is a {type(photo).__name__}; allowed: a path, a file's bytes, or an array of pixels."
+    )
 
 
 def stacked(photos: Sequence[Prepared]) -> Pixels:

@@ -148,6 +148,19 @@ def test_a_predictor_that_is_kept_runs_on_the_engine_asked_for(people: Path, exp
     assert "--engine onnx: give `sample`, photos on which it is checked against torch." in str(refused.value)
 
 
+def test_a_service_that_has_bytes_alone_can_choose_an_engine(people: Path, exported: Path, tmp_path: Path) -> None:
+    workspace = Path(shutil.copytree(exported, tmp_path / "runs"))
+    api.ensemble(workspace=workspace)
+    photos = sorted((people / "eval/images").iterdir())[:3]
+    sample = [photos[0].read_bytes(), decode(photos[1]), photos[2]]
+    with api.load_predictor(workspace=workspace, device="cpu", engine="onnx", sample=sample) as predictor:
+        assert {type(runner.tail).__name__ for runner in predictor.runtime.runners} == {"OnnxCall"}
+        answers = predictor.answers(sample)
+    assert answers.label.tolist() == api.predict(photos, workspace=workspace, device="cpu").answers.label.tolist()
+    with pytest.raises(ConfigError, match="photo 1 is a int; allowed: a path, a file's bytes, or an array of pixels"):
+        api.load_predictor(workspace=workspace, engine="onnx", sample=[photos[0], 7])  # type: ignore[list-item]  # what is refused
+
+
 def test_what_the_command_line_would_refuse_the_library_refuses_too(people: Path, tmp_path: Path) -> None:
     settings = settings_for(people, tmp_path / "runs")
     for call, parts in (
