@@ -34,8 +34,8 @@ WEIGHTS = {
 }
 """sha256 of each network's file in mtcnn 1.0.0."""
 
-CROP, WITHOUT = "a crop around faces", "train without it (--set face=0)"
-"""What needs the extra, and the alternative without it."""
+CROP = "a crop around faces"
+"""What needs the extra; what to do without it depends on the command."""
 
 
 class ProposalNet(nn.Module):
@@ -146,7 +146,7 @@ def detector() -> Detector:
 
 def _folder() -> Path:
     """The folder of the package's weights; the package itself, which needs TensorFlow, is never imported."""
-    return folder_of("mtcnn", CROP, "face", WITHOUT) / "assets" / "weights"
+    return folder_of("mtcnn", CROP, "face") / "assets" / "weights"
 
 
 def _load(net: nn.Module, path: Path, expected: str) -> None:
@@ -156,7 +156,7 @@ def _load(net: nn.Module, path: Path, expected: str) -> None:
             f"{path}: not the weights of {DETECTOR.rsplit('-', 1)[0]}; boxes would differ from those that members were trained "
             f"with. Reinstall it: `{reinstall_hint('mtcnn')}`."
         )
-    lz4 = import_optional("lz4.frame", CROP, "face", WITHOUT)
+    lz4 = import_optional("lz4.frame", CROP, "face")
     # Decompressed here: joblib would leave a file open, and Python 3.13 would warn about it at each start.
     arrays: list[Any] = joblib.load(BytesIO(lz4.decompress(path.read_bytes())))
     layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, nn.PReLU))]

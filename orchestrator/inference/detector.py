@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import EngineError, PhotoError, Problem, WorkspaceError
-from orchestrator.core.extras import import_optional
+from orchestrator.core.extras import import_optional, require
 from orchestrator.core.files import atomic
 from orchestrator.data.preprocessing import DETECTOR, Box, decode
 from orchestrator.faces import finding
@@ -114,4 +114,9 @@ def detector_of(members: Sequence[Member]) -> Detector | None:
             "version of orchestrator that trained them, or train them again.",
             problems,
         )
-    return detector() if any(detectors.values()) else None
+    runs = dict.fromkeys(member.run for member, name in detectors.items() if name)
+    if not runs:
+        return None
+    without = "answer with an ensemble of runs that crop without them"
+    require(f"the crop of {', '.join(runs)} around faces", "face", otherwise=without)
+    return detector()

@@ -21,7 +21,7 @@ from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DamagedError, DataError, Mistakes
 from orchestrator.core.events import InputsRead
 from orchestrator.data.readers import check_source
-from orchestrator.pipeline.settings import Settings, add_mistakes, check_early, check_tables
+from orchestrator.pipeline.settings import Settings, add_mistakes, check_early, check_face, check_tables
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def _recorded_settings(
         tables = extra_sources_of(run, extra, again)
     with mistakes.collect():
         check_initial_weights(run)
+    with mistakes.collect():
+        check_face(run.checked_recipe(), otherwise="")  # a run goes on by its own recipe
     mistakes.raise_if_any()
     folds, plan_seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)
     return replace(

@@ -211,14 +211,18 @@ def add_mistakes(settings: Settings, mistakes: Mistakes) -> None:
         check_jobs(settings.jobs)
 
 
-def check_face(recipe: Recipe) -> None:
+def check_face(recipe: Recipe, otherwise: str = "crop without it (face=0)") -> None:
     """Refuses a recipe that crops around faces where the detector is not installed.
+
+    Args:
+        recipe: the recipe.
+        otherwise: what can be done without the detector, to complete a sentence after ", or"; empty: nothing.
 
     Raises:
         ConfigError: the detector is missing; names the extra to install.
     """
     if recipe.face:
-        require(f"face = {recipe.face:g}", "face", otherwise="crop without it (face=0)")
+        require(f"face = {recipe.face:g}", "face", otherwise=otherwise)
 
 
 def check_early(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None = None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,7 +21,9 @@ from packaging.utils import canonicalize_name
 
 from orchestrator.core.errors import ConfigError, EngineError
 from orchestrator.core.extras import EXTRAS, folder_of, import_optional, missing_of, require
-from tests.conftest import ROOT, Done, tiny
+from orchestrator.data.preprocessing import DETECTOR
+from orchestrator.synthetic.people import write_people
+from tests.conftest import ROOT, Done, edit_sealed, tiny
 
 Bare = Callable[..., Done]
 
@@ -70,6 +73,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
     [
         ("engines", ["predict", "{photo}", "--engine", "onnx", "--workspace", "{runs}"]),
         ("engines", ["predict", "{photo}", "--engine", "openvino", "--workspace", "{runs}"]),
+        ("engines", ["evaluate", "--data", "{others}", "--engine", "onnx", "--workspace", "{runs}"]),
         ("engines", ["export", "--workspace", "{runs}", "--out", "exported"]),
         ("sweep", ["sweep", "age", "--data", "{data}", "--workspace", "{runs}"]),
         ("face", ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--set", "face=0.3"]),
@@ -100,7 +104,7 @@ def test_what_needs_an_extra_says_which(
 ) -> None:
     photo, recipe = next((people / "eval" / "images").iterdir()), tmp_path / "faces.toml"
     recipe.write_text((ROOT / "models" / "mask" / "recipes" / "demo.toml").read_text() + "\nface = 0.6\n")
-    names = {"photo": photo, "data": people / "train", "runs": trained, "recipe": recipe}
+    names = {"photo": photo, "data": people / "train", "runs": trained, "recipe": recipe, "others": people / "train"}
     done = bare(*(word.format_map(names) for word in words))
     assert done.code == 2, done.err + done.out
     assert f"the extra `{extra}`: `pip install -e '{ROOT}[{extra}]'`" in done.err
@@ -108,6 +112,58 @@ def test_what_needs_an_extra_says_which(
     assert (
         "--track=wandbb" not in words or "tracker wandbb: allowed: tensorboard, mlflow, wandb." in done.err
     )  # all mistakes at once
+
+
+@pytest.fixture(scope="module")
+def around(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose age run looks for faces, as if trained where the extra is installed, with an ensemble; read only."""
+    from orchestrator import api
+
+    workspace = tmp_path_factory.mktemp("around") / "runs"
+    shutil.copytree(trained, workspace)
+    run = workspace / "age-0001"
+    edit_sealed(run / "run.json", recipe={**json.loads((run / "run.json").read_text())["recipe"], "face": 0.3})
+    for card in run.glob("fold-*/member.json"):
+        preprocess = json.loads(card.read_text())["preprocess"]
+        geometry = {**preprocess["geometry"], "face": 0.3, "detector": DETECTOR}
+        edit_sealed(card, preprocess={**preprocess, "geometry": geometry})
+    api.ensemble(workspace=workspace)
+    return workspace
+
+
+ANSWERS = (
+    "the crop of age-0001 around faces needs {missing}, or answer with an ensemble of runs that crop without them."
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "{photos}", "--workspace", "{runs}"], ANSWERS),
+        (["evaluate", "--data", "{others}", "--distinct-people", "--workspace", "{runs}"], ANSWERS),
+        (["pseudo", "{photos}", "--out", "{out}", "--workspace", "{runs}"], ANSWERS),
+        (["cascade", "{photos}", "--rate", "0.5", "--workspace", "{runs}"], ANSWERS),
+        (["resume", "age-0001", "--workspace", "{runs}"], "face = 0.3 needs {missing}."),
+        (["tta", "age-0001", "--views", "flip", "--workspace", "{runs}"], "a crop around faces needs {missing}."),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_a_run_that_looks_for_faces_needs_and_what_to_do_without(
+    bare: Bare, people: Path, around: Path, tmp_path: Path, words: Sequence[str], message: str
+) -> None:
+    """Nobody can train without faces what is trained, or is to be completed."""
+    workspace = Path(shutil.copytree(around, tmp_path / "runs"))
+    if words[0] == "resume":
+        shutil.rmtree(workspace / "age-0001" / "fold-1")
+    write_people(tmp_path / "others", 6, 0, seed=11)
+    names = {
+        "photos": people / "eval" / "images", "others": tmp_path / "others" / "train", "runs": workspace,
+        "out": tmp_path / "labels.csv",
+    }  # fmt: skip
+    done = bare(*(word.format_map(names) for word in words))
+    assert done.code == 2, done.err + done.out
+    missing = f"mtcnn, lz4, which come with the extra `face`: `pip install -e '{ROOT}[face]'`"
+    assert f"error: {message.format(missing=missing)}\n" in done.err
 
 
 @pytest.mark.slow
