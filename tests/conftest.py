@@ -9,15 +9,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 from hypothesis import settings
+from packaging.requirements import Requirement
 
 from orchestrator.core.events import Event, TrainingStarted
 
@@ -229,6 +231,31 @@ def hashes(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def closure(needed: Iterable[Requirement]) -> Iterator[tuple[Requirement, Distribution | None]]:
+    """What packages need here, and what those need in turn, extras included: each requirement once, with the installed package.
+
+    What a package that is not installed (None) needs is unknown.
+    """
+    seen: set[Requirement] = set()
+    left = list(needed)
+    while left:
+        requirement = left.pop()
+        if requirement in seen:
+            continue
+        seen.add(requirement)
+        try:
+            package = distribution(requirement.name)
+        except PackageNotFoundError:
+            yield requirement, None
+            continue
+        yield requirement, package
+        for inner in map(Requirement, package.requires or []):
+            if inner.marker is None or any(
+                inner.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)
+            ):
+                left.append(inner)
 
 
 def edit_sealed(path: Path, **changes: object) -> dict[str, object]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
-from importlib.metadata import Distribution, distribution, packages_distributions
+from importlib.metadata import Distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -23,27 +23,14 @@ from orchestrator.core.errors import ConfigError, EngineError
 from orchestrator.core.extras import EXTRAS, folder_of, import_optional, missing_of, require
 from orchestrator.data.preprocessing import DETECTOR
 from orchestrator.synthetic.people import write_people
-from tests.conftest import ROOT, Done, edit_sealed, tiny
+from tests.conftest import ROOT, Done, closure, edit_sealed, tiny
 
 Bare = Callable[..., Done]
 
 
-def base_packages() -> dict[str, Distribution]:
+def base_packages() -> list[Distribution]:
     """Every distribution that an installation without extras has."""
-    packages: dict[str, Distribution] = {}
-    seen: set[tuple[str, str]] = set()
-    left = [("specialist-ensemble", "")]
-    while left:
-        name, extra = left.pop()
-        if (name, extra) in seen:
-            continue
-        seen.add((name, extra))
-        packages[name] = distribution(name)
-        for text in packages[name].requires or []:
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                left += [(canonicalize_name(requirement.name), word) for word in ("", *requirement.extras)]
-    return packages
+    return [package for _, package in closure([Requirement("specialist-ensemble")]) if package is not None]
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +38,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
     """Runs `orch` without any extra."""
     folder = tmp_path_factory.mktemp("bare")
     packages = base_packages()
-    assert not {"onnx", "onnxruntime", "openvino", "optuna", "mtcnn", "tensorboard", "wandb", "pytest"} & set(packages)
-    for package in packages.values():
+    names = {canonicalize_name(package.name) for package in packages}
+    assert not {"onnx", "onnxruntime", "openvino", "optuna", "mtcnn", "tensorboard", "wandb", "pytest"} & names
+    for package in packages:
         for top in {file.parts[0] for file in package.files or []} - {"..", "__pycache__"}:
             target = Path(str(package.locate_file(top)))
             if target.exists() and not (folder / top).exists():
