@@ -53,6 +53,7 @@ class Inputs:
         device: `cpu`, `cuda` or `cuda:N`.
         specialists: task -> specialist.
         warned: warnings about recipes that were logged while these inputs, and those read after them, were read.
+        checked: `Recipe.network_digest` -> initial weights, of the networks that were checked meanwhile.
     """
 
     workspace: Workspace
@@ -62,6 +63,7 @@ class Inputs:
     device: str
     specialists: Mapping[str, Specialist]
     warned: set[str] = field(default_factory=set, repr=False, compare=False)
+    checked: dict[str, InitialWeights] = field(default_factory=dict, repr=False, compare=False)
 
     def ingredients(self, task: str) -> Ingredients:
         """What members of a task that are trained from these inputs depend on."""
@@ -86,8 +88,8 @@ def read_inputs(
         settings: what the command asks for.
         specialists: task -> specialist.
         base: the run whose recipe is used if none is named.
-        earlier: inputs that were read with settings that differ only in the recipe: their dataset is used, and warnings that
-            were logged already are not logged again. None: the dataset is loaded.
+        earlier: inputs that were read with settings that differ only in the recipe: their dataset is used, networks that were
+            checked already are not built again, and warnings not logged again. None: the dataset is loaded.
 
     Raises:
         OrchestratorError: recipes, backbones, device, photos, plan or weights are wrong; names all mistakes.
@@ -101,7 +103,8 @@ def read_inputs(
     _check_recipes(settings, recipes, tables, mistakes)
     if not _asks_torch(settings, specialists):  # else the user chose nothing that torch must check
         mistakes.raise_if_any()
-    device, states = read_weights(settings, recipes, mistakes)
+    checked: dict[str, InitialWeights] = {} if earlier is None else earlier.checked
+    device, states = read_weights(settings, recipes, mistakes, checked)
     workspace = Workspace(settings.workspace, create=True)
     if earlier is None:
         log_notes(settings, tables)
@@ -113,11 +116,11 @@ def read_inputs(
     data = _load(settings, specialists, tables, workspace, base) if earlier is None else earlier.data
     from orchestrator.networks.backbones import keep_weights
 
-    weights = {
-        task: keep_weights(recipe.backbone, states[task], workspace.cache / "weights")
-        for task, recipe in recipes.items()
-    }
-    return Inputs(workspace, data, recipes, weights, device, specialists, warned)
+    for recipe in recipes.values():
+        if (network := recipe.network_digest()) not in checked:
+            checked[network] = keep_weights(recipe.backbone, states[network], workspace.cache / "weights")
+    weights = {task: checked[recipe.network_digest()] for task, recipe in recipes.items()}
+    return Inputs(workspace, data, recipes, weights, device, specialists, warned, checked)
 
 
 def _load(
@@ -174,30 +177,47 @@ def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
     return files or not keys.isdisjoint(OF_NETWORK) or settings.device not in ("auto", "cpu")
 
 
-def read_weights(settings: Settings, recipes: Mapping[str, Recipe], mistakes: Mistakes) -> tuple[str, dict[str, State]]:
-    """The device, and the initial weights of each task; raises their errors together with those in `mistakes`."""
+def read_weights(
+    settings: Settings, recipes: Mapping[str, Recipe], mistakes: Mistakes, checked: Collection[str]
+) -> tuple[str, dict[str, State]]:
+    """The device, and initial weights; raises their errors together with those in `mistakes`.
+
+    Args:
+        settings: what the command asks for.
+        recipes: task -> recipe.
+        mistakes: mistakes so far.
+        checked: `Recipe.network_digest` of networks that need no check any more.
+
+    Returns:
+        The device; and `Recipe.network_digest` -> initial weights, for all other networks.
+    """
     from orchestrator.networks.backbones import check_backbone, load_state
     from orchestrator.networks.devices import resolve_device
     from orchestrator.training.features import check_head_alone
 
     device = ""
     states: dict[str, State] = {}
+    from_hub: dict[str, tuple[str, Recipe]] = {}
     for task, recipe in recipes.items():
+        network = recipe.network_digest()
+        if network in checked or network in states or network in from_hub:
+            continue
         with mistakes.collect(task):
-            network = check_backbone(recipe)
+            model = check_backbone(recipe)
             if recipe.train == "head":
                 check_head_alone(recipe)
-            if recipe.weights != "hub":
-                states[task] = load_state(recipe, network)
+            if recipe.weights == "hub":
+                from_hub[network] = task, recipe
+            else:
+                states[network] = load_state(recipe, model)
     with mistakes.collect():
         device = resolve_device(settings.device)
     for task, recipe in recipes.items():
         with mistakes.collect():
             check_device_support(task, recipe, device)
     mistakes.raise_if_any()
-    for task, recipe in recipes.items():  # after all quick checks: a hub may take minutes
-        if task not in states:
-            with mistakes.collect(task):
-                states[task] = load_state(recipe)
+    for network, (task, recipe) in from_hub.items():  # after all quick checks: a hub may take minutes
+        with mistakes.collect(task):
+            states[network] = load_state(recipe)
     mistakes.raise_if_any()
     return device, states

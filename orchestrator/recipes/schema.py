@@ -282,3 +282,7 @@ class Recipe(BaseModel):
     def digest(self) -> str:
         """sha256 (hex) of everything that changes the result; `about` and `workers` do not."""
         return digest_of(self.model_dump(mode="json", exclude={"about", "workers"}))
+
+    def network_digest(self) -> str:
+        """sha256 (hex) of the settings that only torch can judge: networks with the same one need one check."""
+        return digest_of(self.model_dump(mode="json", include=set(OF_NETWORK)))

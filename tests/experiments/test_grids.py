@@ -3,19 +3,23 @@
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.core.events import Event, InputsRead
+from orchestrator.core.events import Event, InputsRead, Listener
+from orchestrator.execution.executor import JobResult
 from orchestrator.experiments.grids import train_points
 from orchestrator.experiments.points import grid_points
+from orchestrator.networks import backbones
 from orchestrator.pipeline import preparation
 from orchestrator.pipeline.retraining import starting_point
 from orchestrator.pipeline.settings import Settings
+from orchestrator.recipes.schema import Recipe
 from orchestrator.specialists import SPECIALISTS
+from orchestrator.training.member import MemberJob
 from tests.conftest import TINY, Done, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
@@ -120,6 +124,41 @@ def test_a_grid_trains_a_damaged_member_of_an_unfinished_run_again(orch: Orch, p
     assert "age-0003 trains it again (the old files were set aside as fold-1." in done.err
     assert json.loads((run / "run.json").read_text())["status"] == "complete"
     assert hashes(run)["fold-1/weights.safetensors"] == weights
+
+
+class Nobody:
+    """An executor that trains nobody."""
+
+    def parallelism(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
+        return 1, 1
+
+    def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
+        return [JobResult(*job.key, "failed", "nobody is trained here") for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("grid", "runs", "networks"),
+    [(["lr=1e-3,2e-3,3e-3"], 3, 1), (["drop_rate=0,0.1,0.2"], 3, 3), (["drop_rate=0,0.1", "lr=1e-3,2e-3"], 4, 2)],
+)
+def test_a_grid_builds_a_network_for_each_that_differs(
+    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, grid: list[str], runs: int, networks: int
+) -> None:
+    built, real = list[float](), backbones.create
+
+    def counted(name: str, outputs: int, recipe: Recipe | None = None, *more: Any, **others: Any) -> Any:
+        if recipe is not None:  # else the backbone alone, to see which edges it ignores: once for each of its sizes
+            built.append(recipe.drop_rate)
+        return real(name, outputs, recipe, *more, **others)
+
+    monkeypatch.setattr(backbones, "create", counted)
+    settings = Settings(
+        people / "train", workspace, changes=TINY, folds=3, folds_used=1, device="cpu", executor=Nobody()
+    )
+    start = starting_point(settings, SPECIALISTS["age"])
+    trained = train_points(start, grid_points(start, grid), lambda event: None)
+    assert len(trained.report.runs) == runs
+    assert len({run.key for run in trained.report.runs}) == runs
+    assert len(built) == len(set(built)) == networks
 
 
 def test_a_grids_photos_are_prepared_once_before_any_run_is_recorded(
