@@ -274,6 +274,13 @@ def test_the_label_code_is_written_in_one_place() -> None:
     assert places == ["orchestrator.core.labels"]
 
 
+def test_columns_of_probabilities_are_named_in_one_place() -> None:
+    """`p(age)`, `share(age <30)`: what writes a table and what reads it then agree."""
+    name = re.compile(r"""["'](p|share|\{\w+\})\(\{""")
+    places = {module_of(path) for path in SOURCES if name.search(path.read_text())}
+    assert places == {"orchestrator.core.labels"}
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["--help"], "Begin with:"), (["train-all", "--help"], "--recipe"), (["data", "check", "--help"], "--columns"),
     (["--version"], "0.1.0"), (["recipes", "list"], "quick"), (["recipes", "show", "age", "quick"], "backbone"),

@@ -19,7 +19,7 @@ from orchestrator.cli.console import (
 )
 from orchestrator.cli.options import STRATEGY_WORDS, DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.core.errors import quantity
-from orchestrator.core.labels import TASKS
+from orchestrator.core.labels import TASKS, confidence_column
 
 if TYPE_CHECKING:
     from orchestrator.api import Predicted
@@ -173,8 +173,7 @@ def _shortened(path: str, console: Any) -> str:
 
 def _print(answers: Predictions) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
-    prefix = answers.prefix
-    numbers = [f"{prefix}({task})" for task in TASKS]
+    numbers = [confidence_column(task, answers.prefix) for task in TASKS]
     table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer", "agreement"))
     console = stdout_console()
     for answer in answers[:SHOWN]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_band_names", "age_bands", "class_names",
-    "columns_of", "compose", "decompose", "differing", "joint_probabilities", "marginals", "of_tasks", "read_label",
+    "columns_of", "compose", "confidence_column", "decompose", "differing", "joint_probabilities", "marginals", "of_tasks",
+    "read_label",
 ]  # fmt: skip
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
@@ -57,6 +58,16 @@ def columns_of(task: str, prefix: str = "p") -> list[str]:
         prefix: `p` for probabilities, `share` for shares of votes.
     """
     return [f"{prefix}({name})" if task == JOINT else f"{prefix}({task} {name})" for name in CLASSES[task]]
+
+
+def confidence_column(task: str, prefix: str = "p") -> str:
+    """Table column for a task's likeliest class: `p(age)`, how sure the answer is.
+
+    Args:
+        task: task name.
+        prefix: `p` for its probability, `share` for its share of votes.
+    """
+    return f"{prefix}({task})"
 
 
 _CODES = frozenset(str(code) for code in range(len(LABELS)))

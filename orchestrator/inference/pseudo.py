@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.combining import PROBABILITY
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, DataError, Problem, escape_non_utf8, quantity
-from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.core.labels import CLASSES, TASKS, confidence_column
 from orchestrator.core.outputs import Output, replace_output, suffix_of
 from orchestrator.data.lines import write_rows
 
@@ -159,12 +158,12 @@ def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, combiner: Combi
     for task in TASKS:
         of_fold = answers.of(task).where(lambda voter: voter.fold == fold)
         if not of_fold.voters:  # a run that was trained over some of the folds
-            table[task], table[f"{PROBABILITY}({task})"] = "", 0.0
+            table[task], table[confidence_column(task)] = "", 0.0
             continue
         probabilities = combiner.probabilities(of_fold)
         confidence, code = probabilities.max(axis=1), probabilities.argmax(axis=1)
         table[task] = np.where(confidence >= threshold, np.array(CLASSES[task])[code], "")
-        table[f"{PROBABILITY}({task})"] = confidence.astype(np.float64).round(6)
+        table[confidence_column(task)] = confidence.astype(np.float64).round(6)
     return pd.DataFrame(table)
 
 
