@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from orchestrator.core.errors import WorkspaceError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["check_not_deleted", "run_lock", "workspace_lock"]
+    from orchestrator.artifacts.run import RunRecord
+
+__all__ = ["check_not_deleted", "lock_run", "run_lock", "workspace_lock"]
 
 RUN_LOCK = "run.lock"
 
@@ -49,3 +52,20 @@ def run_lock(folder: Path) -> FileLock:
     from filelock import FileLock
 
     return FileLock(folder / RUN_LOCK, blocking=False)
+
+
+def lock_run(locks: ExitStack, run: RunRecord) -> None:
+    """Locks a run for this command; the lock ends with the process.
+
+    Raises:
+        WorkspaceError: another command holds the lock, or has deleted the run.
+    """
+    from filelock import Timeout
+
+    lock = run_lock(run.folder)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise WorkspaceError(f"{run.id}: another orch command is training this run. Wait for it, or stop it.") from None
+    locks.callback(lock.release)
+    check_not_deleted(run.folder)

@@ -15,8 +15,8 @@ from orchestrator.experiments.points import Point
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import begin_runs
 from orchestrator.pipeline.retraining import StartingPoint, log_base
-from orchestrator.pipeline.run_plans import RunPlan
-from orchestrator.pipeline.training import Report, check_and_set_aside, train_runs
+from orchestrator.pipeline.run_plans import RunPlan, find_runs
+from orchestrator.pipeline.training import Report, train_runs
 
 __all__ = ["TrainedPoints", "train_points"]
 
@@ -75,11 +75,8 @@ def train_points(
     folds = len(plans[digests[0]].inputs.data.folds)
     if len(plans) > 1:
         log.info(f"{quantity(len(plans), 'combination')} of {quantity(folds, 'fold')} each.")
-    existing = {digest: run for digest, plan in plans.items() if (run := plan.find()) is not None}
-    check_and_set_aside(
-        [run for run in existing.values() if run.complete]
-    )  # unfinished ones are checked as they are trained
-    runs = {digest: run for digest, run in existing.items() if run.complete}
+    existing = zip(plans, find_runs([*plans.values()]), strict=True)
+    runs = {digest: run for digest, run in existing if run is not None and run.complete}
     for digest, run in runs.items():
         log.info(f"{run.id} has {_words(plans[digest], start)} already.")
     missing = [digest for digest in digests if digest not in runs]

@@ -64,8 +64,8 @@ def resume(
     _check_options(settings, data, extra)
     from orchestrator.pipeline.inputs import read_inputs
     from orchestrator.pipeline.preparation import begin_runs
-    from orchestrator.pipeline.run_plans import RunPlan
-    from orchestrator.pipeline.training import Report, check_and_set_aside, make_complete_runs_current, train_runs
+    from orchestrator.pipeline.run_plans import RunPlan, find_runs
+    from orchestrator.pipeline.training import Report, make_complete_runs_current, train_runs
 
     if run.complete and is_intact(run) and _has_origins(opened, run):
         log.info(f"{run.id} is complete, and every file of it is as it was written.")
@@ -76,13 +76,14 @@ def resume(
     check_early(settings, {run.task: specialist}, run)
     inputs = read_inputs(settings, {run.task: specialist}, run)
     _check_unchanged(run, inputs, settings)
-    check_and_set_aside([run])
+    plan = RunPlan(settings, inputs, run.task)
+    find_runs([plan], lambda _: run)
     if run.complete:  # only its plan or the list of its photos was missing, and is written now
         make_complete_runs_current([run])
         return Report([run], {}, time.monotonic() - started)
     listen(InputsRead())
     log.info(f"{run.id} goes on: {_where_it_goes_on(run)}.")
-    run_jobs = begin_runs([RunPlan(settings, inputs, run.task)], listen, lambda _: run)
+    run_jobs = begin_runs([plan], listen, lambda _: run)
     report = train_runs([run], run_jobs, listen, started)
     make_complete_runs_current(report.runs)
     return report

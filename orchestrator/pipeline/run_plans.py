@@ -6,13 +6,16 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from orchestrator.artifacts.environment import environment_of
+from orchestrator.artifacts.locks import lock_run
+from orchestrator.artifacts.members import set_aside_damaged
 from orchestrator.artifacts.provenance import WeightsSource
 from orchestrator.artifacts.run import UNFINISHED, PlanKey, RunRecord
 from orchestrator.artifacts.workspace import now
@@ -22,7 +25,7 @@ from orchestrator.recipes.load import choices_of
 from orchestrator.recipes.names import DEFAULT_RECIPE, is_file_name
 from orchestrator.recipes.schema import Recipe
 
-__all__ = ["RunPlan"]
+__all__ = ["RunPlan", "find_runs"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,6 @@ class RunPlan:
         """The id that the card of its member for a fold will have."""
         return self.inputs.ingredients(self.task).member_id(fold, self.settings.seed)
 
-    def existing(self) -> list[RunRecord]:
-        """The runs that `find` and `find_open` give, each once."""
-        runs = [run for run in (self.find(), self.find_open()) if run is not None]
-        return list({run.id: run for run in runs}.values())
-
     def find(self) -> RunRecord | None:
         """The newest run of this key, complete or not."""
         return self.inputs.workspace.newest_run(self.task, self.key)
@@ -85,12 +83,20 @@ class RunPlan:
     def find_or_create(self) -> RunRecord:
         """The run of this key, or a new one."""
         with self.inputs.workspace.lock():
-            return self.find() or self._create()
+            run = self.find()
+            return self._create() if run is None else self._taken_over(run)
 
     def resume_or_create(self, run: RunRecord | None) -> RunRecord:
         """Reloads a run that was found; without one, gives an open run created meanwhile, or a new one."""
         with self.inputs.workspace.lock():
-            return self.find_open() or self._create() if run is None else RunRecord.load(run.folder)
+            run = self.find_open() if run is None else RunRecord.load(run.folder)
+            return self._create() if run is None else self._taken_over(run)
+
+    def _taken_over(self, run: RunRecord) -> RunRecord:
+        """An existing run; one of an experiment that is unfinished is offered too in the end, if this plan's run is."""
+        if self.make_current == "auto" and not run.complete and not run.to_be_offered:
+            run.update(make_current="auto", was_offered=False)
+        return run
 
     def _create(self) -> RunRecord:
         """Writes the record of a run that is to be trained; the caller holds the workspace's lock."""
@@ -121,3 +127,27 @@ class RunPlan:
         )  # fmt: skip
         inputs.workspace.add_run(run)
         return run
+
+
+def find_runs(
+    plans: Sequence[RunPlan], find: Callable[[RunPlan], RunRecord | None] = RunPlan.find
+) -> list[RunRecord | None]:
+    """The existing run of each plan, None where there is none: the first step of every training, before anything slow.
+
+    Damaged members are set aside, so that they are trained again: a complete run that had one is unfinished then.
+
+    Args:
+        plans: run plans.
+        find: finds the run of a plan.
+
+    Raises:
+        WorkspaceError: another command is working on a run.
+        DamagedError: a file is damaged and may not be replaced.
+    """
+    runs = [find(plan) for plan in plans]
+    for run in runs:
+        if run is not None:
+            with ExitStack() as locks:
+                lock_run(locks, run)
+                set_aside_damaged(run)
+    return runs

@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import Timeout
-
 from orchestrator.artifacts.cards import history_of
 from orchestrator.artifacts.differences import similar_runs
 from orchestrator.artifacts.environment import versions
-from orchestrator.artifacts.locks import check_not_deleted, run_lock
+from orchestrator.artifacts.locks import lock_run
 from orchestrator.artifacts.members import (
     check_member,
     remove_leftovers,
@@ -43,7 +41,7 @@ from orchestrator.ensembling.choosing import make_current
 from orchestrator.pipeline.inputs import read_inputs
 from orchestrator.pipeline.preparation import RunJob, begin_runs, first_job, missing_jobs, pixels_of
 from orchestrator.pipeline.retraining import StartingPoint, check_folds, log_base
-from orchestrator.pipeline.run_plans import RunPlan
+from orchestrator.pipeline.run_plans import RunPlan, find_runs
 from orchestrator.pipeline.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.cancelling import CancelledError
@@ -54,9 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Report",
     "Settings",
-    "check_and_set_aside",
     "first_jobs",
-    "lock_run",
     "make_complete_runs_current",
     "retrain",
     "train_all",
@@ -124,11 +120,10 @@ def train_all(
     inputs = read_inputs(settings, specialists)
     _check_current(inputs.workspace, specialists)
     members = len(specialists) * len(inputs.data.folds)
-    plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
-    check_and_set_aside([run for plan in plans.values() for run in plan.existing()])
-    complete = {task: run for task, plan in plans.items() if (run := plan.find()) is not None and run.complete}
+    plans = [RunPlan(settings, inputs, task, members=members) for task in specialists]
+    complete = {run.task: run for run in find_runs(plans) if run is not None and run.complete}
     listen(InputsRead())
-    run_jobs = begin_runs([plan for task, plan in plans.items() if task not in complete], listen)
+    run_jobs = begin_runs([plan for plan in plans if plan.task not in complete], listen)
     run_of = complete | {run_job.run.task: run_job.run for run_job in run_jobs}
     runs = [run_of[task] for task in specialists]
     for run in runs:
@@ -138,7 +133,7 @@ def train_all(
             log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{stays}")
             if current is None:  # of an experiment, or the current one was deleted
                 make_current(inputs.workspace, run)
-    report = train_runs(runs, run_jobs, listen, started, to_be_offered=True)
+    report = train_runs(runs, run_jobs, listen, started)
     make_complete_runs_current(report.runs)
     return report
 
@@ -177,11 +172,12 @@ def retrain(start: StartingPoint, listen: Listener = ignore_events, again: bool 
             check_member(parent, fold)
         if not again and _has_folds(parent, plan):
             return Report([parent], {}, time.monotonic() - started)
-    check_and_set_aside(plan.existing())
-    run, existing = plan.find_open(), plan.find()
-    if run is None and existing is not None and not again:
-        _log_trained(plan, existing)
-        return Report([existing], {}, time.monotonic() - started)
+    (run,) = find_runs([plan], lambda plan: plan.find_open() or plan.find())
+    if run is not None and run.complete and not run.to_be_offered:
+        if not again:
+            _log_trained(plan, run)
+            return Report([run], {}, time.monotonic() - started)
+        run = None
     if run is None:
         _log_similar(plan)
     listen(InputsRead())
@@ -192,7 +188,7 @@ def retrain(start: StartingPoint, listen: Listener = ignore_events, again: bool 
         log.info(f"{run.id} shares {numbers} with {parent.id}.")
         for fold in shared_folds:
             share_member(parent, run, fold)
-    report = train_runs([run], [run_job], listen, started, to_be_offered=True)
+    report = train_runs([run], [run_job], listen, started)
     make_complete_runs_current(report.runs)
     return report
 
@@ -239,19 +235,6 @@ def _log_similar(plan: RunPlan) -> None:
         log.info(line)
 
 
-def check_and_set_aside(runs: Sequence[RunRecord]) -> None:
-    """Checks the members of runs, and sets damaged ones aside, so that they are trained again.
-
-    Raises:
-        WorkspaceError: another command is working on a run.
-        DamagedError: a file is damaged and may not be replaced.
-    """
-    for run in runs:
-        with ExitStack() as locks:
-            lock_run(locks, run)
-            set_aside_damaged(run)
-
-
 def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], listen: Listener) -> dict[str, MemberJob]:
     """The job of the first member of each specialist's run with these settings, for benchmarks.
 
@@ -275,7 +258,6 @@ def train_runs(
     run_jobs: Sequence[RunJob],
     listen: Listener,
     started: float,
-    to_be_offered: bool = False,
 ) -> Report:
     """Trains the missing and damaged members of runs in one queue, and completes the runs that then have all members.
 
@@ -286,7 +268,6 @@ def train_runs(
         run_jobs: what to train, for the incomplete runs.
         listen: receives progress events.
         started: when the command started, by time.monotonic, seconds.
-        to_be_offered: whether the runs, experiments' among them, are to become current once they are complete.
 
     Raises:
         WorkspaceError: another command is working on a run.
@@ -312,8 +293,6 @@ def train_runs(
         for run_job in open_jobs:
             lock_run(locks, run_job.run)
             set_aside_damaged(run_job.run)
-            if to_be_offered and not run_job.run.to_be_offered:
-                run_job.run.update(make_current="auto", was_offered=False)
         jobs = missing_jobs(open_jobs)
         if jobs:
             executor = open_jobs[0].settings.executor_or_default()
@@ -375,18 +354,3 @@ def make_complete_runs_current(runs: Sequence[RunRecord]) -> None:
         if run.complete and run.to_be_offered:
             make_current(Workspace(run.root), run)
             run.update(was_offered=True)
-
-
-def lock_run(locks: ExitStack, run: RunRecord) -> None:
-    """Locks a run for this command; the lock ends with the process.
-
-    Raises:
-        WorkspaceError: another command holds the lock, or has deleted the run.
-    """
-    lock = run_lock(run.folder)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise WorkspaceError(f"{run.id}: another orch command is training this run. Wait for it, or stop it.") from None
-    locks.callback(lock.release)
-    check_not_deleted(run.folder)

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifacts.annotations import annotate
-from orchestrator.artifacts.locks import run_lock
+from orchestrator.artifacts.locks import lock_run, run_lock
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import WorkspaceError
 from orchestrator.ensembling.choosing import use_run
-from orchestrator.pipeline.training import lock_run
 from tests.conftest import Done, edit_sealed, train
 
 Orch = Callable[..., Done]
