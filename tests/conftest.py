@@ -21,7 +21,11 @@ import pytest
 from hypothesis import settings
 from packaging.requirements import Requirement
 
+from orchestrator.combining.combiners import soft_combiner
 from orchestrator.core.events import Event, TrainingStarted
+from orchestrator.core.labels import TASKS
+from orchestrator.core.strategies import Strategy
+from orchestrator.ensembling.learning import plain_combiner
 
 if TYPE_CHECKING:
     from orchestrator.inference.member import MemberFiles
@@ -40,6 +44,9 @@ settings.register_profile("orchestrator", deadline=None)  # machines are shared:
 settings.load_profile("orchestrator")
 
 ROOT = Path(__file__).parent.parent
+
+SOFT = soft_combiner(TASKS)
+HARD = plain_combiner(Strategy.parse("hard"))
 
 LONG = (
     "e2e/test_readme.py",
@@ -189,8 +196,6 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the trained workspace with an export of every member in its cache, which takes a second each; read only."""
-    from orchestrator.combining.combiners import SoftVote
-    from orchestrator.core.labels import TASKS
     from orchestrator.inference.export import Exports
     from orchestrator.inference.member import load_members
     from orchestrator.inference.predictor import start_predictor
@@ -198,7 +203,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("exported") / "runs"
     shutil.copytree(trained, copy)
     files = [member for task in TASKS for member in member_files(copy, f"{task}-0001", 0, 1, 2)]
-    Exports(copy / "cache" / "engines").make(start_predictor(load_members(files), SoftVote()).runtime.splits)
+    Exports(copy / "cache" / "engines").make(start_predictor(load_members(files), SOFT).runtime.splits)
     return copy
 
 

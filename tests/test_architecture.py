@@ -145,7 +145,6 @@ WRITTEN_BY_COMMANDS = {
     "orchestrator.artifacts.differences": "a setting's value as text",
     "orchestrator.artifacts.summary": "scores and times as the records hold them",
     "orchestrator.bench.commands": "the name of a row",
-    "orchestrator.combining": "the names of the strategies, and their help",
     "orchestrator.recipes.names": "the default of an option",
     "orchestrator.pictures": "the demo's answers beside the truth",
     "orchestrator.synthetic.folder": "whether the demo's people are all drawn",

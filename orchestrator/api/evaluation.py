@@ -40,7 +40,7 @@ class EvaluatedEnsemble:
 
     Attributes:
         record: the ensemble.
-        strategy: the strategy by which its members voted.
+        strategy: how its members' answers became one, in words.
         evaluation: scores of each task that the data has labels for, and of the label (key `label`) if it has all.
         seen_people: number of people who were left out, since members have seen them.
         seen_photos: number of their photos.
@@ -117,13 +117,12 @@ def slices(
     from orchestrator.artifacts.scored_answers import ScoredAnswers
     from orchestrator.artifacts.sources import source_of
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.combining import STRATEGIES
 
     opened_workspace, data = Workspace(Path(workspace)), path_or_none(data)
     record = opened_workspace.ensemble(ensemble)
     if record.evaluation is None:
         raise ConfigError(f"{record.id} has no score: {record.why_no_score}")
-    scored = ScoredAnswers.read(record.file(OUT_OF_FOLD, record.rebuild_advice()), STRATEGIES[record.strategy].prefix)
+    scored = ScoredAnswers.read(record.file(OUT_OF_FOLD, record.rebuild_advice()), record.read_combiner().prefixes)
     further = {}
     if by:
         from orchestrator.data.further import column_of
@@ -189,9 +188,11 @@ def evaluate(
     )
     from orchestrator.api.prediction import predict
 
+    together = strategy is None and record.strategy.pool_people
     answers = predict(
-        unseen.paths, workspace=workspace, ensemble=record.id, strategy=strategy, engine=engine, precision=precision,
-        device=device, listen=listen,
+        unseen.paths, workspace=workspace, ensemble=record.id, strategy=strategy,
+        people=dict(zip(map(str, unseen.paths), unseen.persons, strict=True)) if together else None,
+        engine=engine, precision=precision, device=device, listen=listen,
     ).answers  # fmt: skip
     result = _scored(record, unseen, answers)
     if picture is not None:
@@ -292,7 +293,7 @@ def _scored(record: EnsembleRecord, unseen: _UnseenPhotos, answers: Predictions)
     label_of = dict(zip(answers.photos, answers.label.tolist(), strict=True))  # a file of two rows is answered once
     label = np.array([label_of[str(path)] for path in unseen.paths])
     return EvaluatedEnsemble(
-        record, answers.strategy, evaluations(unseen.persons, unseen.truth, label), unseen.seen_people, unseen.seen_photos,
+        record, answers.combiner.title, evaluations(unseen.persons, unseen.truth, label), unseen.seen_people, unseen.seen_photos,
         slices_of(unseen.persons, unseen.truth, decompose(label), unseen.further),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
-from orchestrator.core.errors import ConfigError, Mistakes, check_choice, quantity
+from orchestrator.core.errors import ConfigError, Mistakes, quantity
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
@@ -98,6 +98,9 @@ def ensemble(
     *,
     workspace: PathLike = DEFAULT_WORKSPACE,
     strategy: str = "soft",
+    calibrate: str = "none",
+    decide: str = "argmax",
+    pool_people: bool = False,
     members: Sequence[str] = (),
     external: Sequence[PathLike] = (),
     scored: bool = True,
@@ -106,7 +109,10 @@ def ensemble(
 
     Args:
         workspace: the workspace of the runs.
-        strategy: `soft` or `hard`.
+        strategy: `soft`, `hard`, `geometric`, `power:P` with P between 0 and 1, or `greedy`; `mask=hard,age=soft` for several.
+        calibrate: `none`, `temperature` or `vector`.
+        decide: `argmax`, or `macro-f1`: multipliers of classes that are learned for the 18-way macro F1.
+        pool_people: learn how a person's photos answer together for age and gender; the scores are of these answers.
         members: `TASK=RUN` or `TASK=RUN,RUN`; other tasks use their current run.
         external: tables of probabilities, or old submissions, that vote too.
         scored: whether to score it; runs of different plans cannot be scored.
@@ -116,12 +122,16 @@ def ensemble(
     """
     workspace, files = Path(workspace), [*map(Path, external)]
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.combining import STRATEGIES
+    from orchestrator.core.strategies import Strategy
     from orchestrator.ensembling.choosing import choose_runs
 
-    check_choice("--strategy", strategy, STRATEGIES)
-    if missing := [f"--with {path}: no such file." for path in files if not path.exists()]:
-        raise ConfigError("\n".join(missing))
+    mistakes = Mistakes()
+    with mistakes.collect():
+        parsed = Strategy.parse(strategy, calibrate, decide, pool_people)
+    for path in files:
+        if not path.exists():
+            mistakes.add(ConfigError(f"--with {path}: no such file."))
+    mistakes.raise_if_any()
     opened_workspace = Workspace(workspace)
     runs = choose_runs(opened_workspace, members)
     from orchestrator.ensembling.build import build_ensemble
@@ -130,7 +140,7 @@ def ensemble(
     tables, duplicate_notes = deduplicated([read_external(path) for path in files])
     for note in duplicate_notes:
         log.warning(note)
-    built = build_ensemble(opened_workspace, strategy, runs, scored=scored, external=tables)
+    built = build_ensemble(opened_workspace, parsed, runs, scored=scored, external=tables)
     if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
 
@@ -155,7 +165,7 @@ def load_predictor(
     Args:
         workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
-        strategy: `soft` or `hard`; None: the ensemble's own.
+        strategy: a vote that learns nothing, as of `ensemble`; None: the ensemble's own.
         engine: `torch`, `auto` (the fastest here, whatever the number of photos), `onnx` or `openvino`.
         precision: `auto` or `fp32`.
         sample: photos on which an engine other than torch is checked and tried: files, folders, bytes of files, or decoded
@@ -192,6 +202,7 @@ def predict(
     workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     strategy: str | None = None,
+    people: str | Mapping[str, str] | None = None,
     on_error: str = "fail",
     batch: int = 0,
     engine: str = "auto",
@@ -211,7 +222,9 @@ def predict(
         eval_folder: a folder with info.csv and images/, instead of photos.
         workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
-        strategy: `soft` or `hard`; None: the ensemble's own.
+        strategy: a vote that learns nothing, as of `ensemble`; None: the ensemble's own.
+        people: who is on which photo, so that photos of one person answer together: `folder`, where each photo's folder is a
+            person; a column of info.csv; or photo -> person; None: each photo answers alone.
         on_error: `fail`, or `mark` a photo that cannot be read.
         batch: photos per batch; 0: automatic.
         engine: `auto`, `torch`, `onnx` or `openvino`.
@@ -235,12 +248,16 @@ def predict(
     options = PredictionOptions(strategy, engine, precision, device, on_error)
     outputs = _outputs(eval_folder, out, probabilities, picture)
     _check_predict(options, files, eval_folder, workspace, outputs)
+    if people is not None and cascade:
+        raise ConfigError("--pool-people needs all members' answers for all photos of a person: leave --cascade out.")
     opened_workspace = Workspace(workspace)
     record, contest, paths = _to_answer(opened_workspace, ensemble, files, eval_folder, on_error == "mark", cascade)
+    persons = None if people is None else _people_of(people, contest, paths)
+    _check_people(record, strategy, persons)
     _check_apart(outputs, opened_workspace, contest, paths)
     loaded = _load(opened_workspace, record, options, listen, len(paths))
     current = " (current)" if ensemble is None else ""
-    votes, device_name = f"{loaded.combiner.name} vote", loaded.runtime.device
+    votes, device_name = loaded.combiner.title, loaded.runtime.device
     log.info(f"ensemble {record.id}{current}: {len(loaded.members)} members, {votes}, on {device_name}.")
     on_engines = _on_engines(loaded, opened_workspace, paths, options, listen)
     stages, done = Stages(profile), progress_callback(listen, "predict")
@@ -250,7 +267,7 @@ def predict(
         done(0, len(paths))
         answers = predictor.answers(
             paths, on_error=on_error, batch=batch, cascade=rule, already_read=on_engines.first_results, rows=rows,
-            stages=stages, done=done,
+            people=persons, stages=stages, done=done,
         )  # fmt: skip
     predicted = Predicted(record.id, answers, len(predictor.members), rows, stages.seconds)
     if cascade and predicted.share_asked is not None:
@@ -539,6 +556,47 @@ def _to_answer(
         contest, paths = _photos(photos, eval_folder, missing_too)
     mistakes.raise_if_any()
     return record, contest, paths
+
+
+def _people_of(people: str | Mapping[str, str], contest: Eval | None, paths: Sequence[Path]) -> list[str | None]:
+    """Who is on each photo, None where that is not known.
+
+    Raises:
+        ConfigError: a word that says nothing of these photos.
+    """
+    if not isinstance(people, str):
+        return [people.get(str(path)) for path in paths]
+    if people == "folder":
+        return [str(path.absolute().parent) for path in paths]
+    if contest is None:
+        raise ConfigError(f"--pool-people {people}; allowed: folder, or with --eval a column of info.csv.")
+    if people not in contest.table:
+        columns = ", ".join(contest.table.columns)
+        raise ConfigError(f"--pool-people {people}: {contest.table.path} has no such column; it has {columns}.")
+    return [name.strip() or None for name in contest.table.texts(people)]
+
+
+def _check_people(record: EnsembleRecord, strategy: str | None, persons: Sequence[str | None] | None) -> None:
+    """Refuses people for an ensemble that has not learned how their photos answer together; logs whether they will.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    learned = record.strategy.pool_people and strategy is None
+    if persons is None:
+        if learned:
+            log.info(
+                "each photo answers alone: --pool-people says who is on them, and a person's photos answer together."
+            )
+        return
+    if not learned:
+        build = orch("ensemble", *record.strategy.options, "--pool-people", workspace=record.root)
+        asked = f"--strategy {strategy}" if strategy else f"{record.id} ({record.strategy.title})"
+        raise ConfigError(
+            f"{asked} has not learned how a person's photos answer together: `{build}` builds an ensemble that has."
+        )
+    together = len(set(filter(None, persons)))
+    log.info(f"photos of one person answer together: {together:,} people on {quantity(len(persons), 'photo')}.")
 
 
 def _photos(photos: Sequence[Path], eval_folder: Path | None, missing_too: bool) -> tuple[Eval | None, list[Path]]:

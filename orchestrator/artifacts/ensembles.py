@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import display_path, orch
-from orchestrator.core.errors import DamagedError
+from orchestrator.core.errors import ConfigError, DamagedError
 from orchestrator.core.interval import Difference, Interval
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
+from orchestrator.core.strategies import Strategy
 from orchestrator.core.typed import check_types
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ __all__ = [
     "RecordedScores", "ScoreKind", "VoterScores",
 ]  # fmt: skip
 
-ENSEMBLE_FORMAT = 5
+ENSEMBLE_FORMAT = 6
 KIND = "ensemble"
 ENSEMBLE = "ensemble.json"
 OUT_OF_FOLD = "out_of_fold.parquet"
@@ -174,13 +174,17 @@ class EnsembleRecord:
     Attributes:
         folder: the ensemble's folder; not in the file.
         id: its name, `soft-0001`.
-        combiner: how answers become one, as `combining.combiners.read_combiner` reads it.
-        combiners_by_fold: fold -> the same, fitted to the other folds' people; only of a combiner that learns.
+        strategy: how answers become one, as it was asked for.
+        combiner: how answers become one, in numbers, as `Combiner.from_dict` reads it.
+        combiners_by_fold: fold -> the same, learned from the other folds' people; only of a strategy that learns.
         created: local time, ISO 8601.
         members: members of all tasks, grouped by task.
         external: external tables.
         plan: digest of the fold plan that the scores follow; None without a score.
-        evaluation: scores of each task and of the label; None without out-of-fold answers.
+        evaluation: scores of each task and of the label; None without out-of-fold answers. Of a strategy that learns they are
+            nested: learned from some people, scored on others.
+        plain: task, or `label` -> macro F1 of its combiner on the very people that it was learned from; only of a strategy that
+            learns.
         why_no_score: why there are no scores; empty if there are.
         single: task -> scores of each run, member and table alone.
         added_by: run or table -> what it adds to the label's macro F1.
@@ -190,12 +194,14 @@ class EnsembleRecord:
 
     folder: Path
     id: str
+    strategy: Strategy
     combiner: Mapping[str, Any]
     created: str
     members: tuple[EnsembleMember, ...]
     external: tuple[ExternalSource, ...] = ()
     plan: str | None = None
     evaluation: Mapping[str, RecordedScores] | None = None
+    plain: Mapping[str, float] = field(default_factory=dict)
     why_no_score: str = ""
     single: Mapping[str, tuple[VoterScores, ...]] = field(default_factory=dict)
     added_by: Mapping[str, Difference] = field(default_factory=dict)
@@ -213,11 +219,6 @@ class EnsembleRecord:
         """The picture of its scores, where it has any."""
         return self.folder / "scores.png"
 
-    @property
-    def strategy(self) -> str:
-        """Name of its combiner, as `--strategy` takes it."""
-        return str(self.combiner["name"])
-
     def read_combiner(self) -> Combiner:
         """The ensemble's combiner, as it was fitted when the ensemble was built.
 
@@ -227,7 +228,7 @@ class EnsembleRecord:
         return self._read_combiner(self.combiner)
 
     def read_combiners_by_fold(self) -> dict[int, Combiner]:
-        """Fold -> its combiner, as far as it has learned nothing from the fold's people; empty if it does not learn.
+        """Fold -> its combiner, as far as it has learned nothing from the fold's people; empty if it has learned nothing.
 
         Raises:
             DamagedError: the values in the record are not those of a combiner.
@@ -235,10 +236,13 @@ class EnsembleRecord:
         return {int(fold): self._read_combiner(value) for fold, value in self.combiners_by_fold.items()}
 
     def _read_combiner(self, value: Mapping[str, Any]) -> Combiner:
-        from orchestrator.combining.combiners import read_combiner
+        from orchestrator.combining.combiners import Combiner
 
         try:
-            return read_combiner(value)
+            combiner = Combiner.from_dict(value)
+            if set(combiner.votes) != set(TASKS):
+                raise ValueError(f"votes for {', '.join(combiner.votes)}")
+            return combiner
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             fault = f"not the record of an ensemble (combiner: {error})"
             raise damaged_error(self.folder / ENSEMBLE, fault, self.rebuild_advice()) from None
@@ -273,7 +277,7 @@ class EnsembleRecord:
             options += [] if path is None else ["--with", display_path(path)]
             lost += [table.name] if path is None else []
         options += [] if self.evaluation else ["--no-score"]
-        again = orch("ensemble", "--strategy", self.strategy, *options, workspace=self.root)
+        again = orch("ensemble", *self.strategy.options, *options, workspace=self.root)
         without = f", without {', '.join(lost)}, of which no copy is left: its answers will differ" if lost else ""
         return f"build it again: `{again}`{without}."
 
@@ -297,9 +301,16 @@ class EnsembleRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The record without its folder, as JSON values; members are grouped by task."""
-        value = {name: part for name, part in asdict(self).items() if name not in ("folder", "id", "members")}
-        if not self.combiners_by_fold:
-            del value["combiners_by_fold"]
+        value = {
+            name: part for name, part in asdict(self).items() if name not in ("folder", "id", "members", "strategy")
+        }
+        asked = {
+            "strategy": self.strategy.words, "calibrate": self.strategy.calibrate, "decide": self.strategy.decide,
+            "pool_people": self.strategy.pool_people,
+        }  # fmt: skip
+        for name in ("combiners_by_fold", "plain"):
+            if not value[name]:
+                del value[name]
         members = {
             task: [asdict(member) for member in self.members if member.task == task]
             for task in CLASSES
@@ -318,8 +329,7 @@ class EnsembleRecord:
                 for name, gain in self.added_by.items()
             },
         }
-        derived = {"strategy": self.strategy, "classes": _class_names(), "labels": list(LABELS)}
-        return {**value, **scores, "members": members, **derived}
+        return {**asked, **value, **scores, "members": members, "classes": _class_names(), "labels": list(LABELS)}
 
     def save(self) -> None:
         """Writes the record, the last of the ensemble's files."""
@@ -338,7 +348,9 @@ class EnsembleRecord:
         """
         value = dict(read_sealed(folder / ENSEMBLE, KIND, folder.name, ENSEMBLE_FORMAT, way_out))
         try:
-            del value["strategy"]
+            strategy = _strategy_of(
+                folder, *(value.pop(name) for name in ("strategy", "calibrate", "decide", "pool_people"))
+            )
             if (value.pop("classes"), value.pop("labels")) != (_class_names(), list(LABELS)):
                 raise ValueError("of other classes than this version's")
             members = tuple(EnsembleMember(**member) for cards in value.pop("members").values() for member in cards)
@@ -359,7 +371,9 @@ class EnsembleRecord:
                     for name, gain in value["added_by"].items()
                 },
             }
-            record = cls(folder=folder, id=folder.name, members=members, external=external, **{**value, **typed})
+            record = cls(
+                folder=folder, id=folder.name, strategy=strategy, members=members, external=external, **{**value, **typed}
+            )  # fmt: skip
             check_types(record)
             unanswered = [task for task in TASKS if task not in record.runs and JOINT not in record.runs]
             if record.evaluation is not None and set(record.evaluation) != {*TASKS, "label"}:
@@ -368,12 +382,22 @@ class EnsembleRecord:
                 raise TypeError(f"a member of the task {wrong[0]!r}")
             if unanswered:
                 raise TypeError(f"no member answers for {', '.join(unanswered)}")
+            return record
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged_error(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None
-        if record.combiner.get("name") not in STRATEGIES:
-            fault = f"combined by {record.combiner.get('name')!r}; this version of orch knows {', '.join(STRATEGIES)}"
-            raise DamagedError(folder / ENSEMBLE, fault, "Use the version that built it.", replaceable=False)
-        return record
+
+
+def _strategy_of(folder: Path, strategy: str, calibrate: str, decide: str, pool_people: bool) -> Strategy:
+    """The strategy in a record.
+
+    Raises:
+        DamagedError: it is of a newer version.
+    """
+    try:
+        return Strategy.parse(strategy, calibrate, decide, pool_people)
+    except ConfigError as error:
+        fault = f"combined in a way that this version of orch does not know: {error.message}"
+        raise DamagedError(folder / ENSEMBLE, fault, "Use the version that built it.", replaceable=False) from None
 
 
 def _class_names() -> dict[str, list[str]]:

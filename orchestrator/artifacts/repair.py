@@ -20,18 +20,18 @@ from orchestrator.artifacts.members import check_member, update_status
 from orchestrator.artifacts.origins import photo_hashes_of, plan_of
 from orchestrator.artifacts.run import RECORD, TRACKING, RunRecord
 from orchestrator.artifacts.workspace import MARK, Workspace, now, write_mark
-from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import set_aside
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import after_setting_aside, check_sealed
+from orchestrator.core.strategies import ENSEMBLE_KINDS
 
 __all__ = ["WorkspaceFindings", "check", "repair"]
 
 log = logging.getLogger(__name__)
 
-ID = re.compile(rf"\b({'|'.join((*CLASSES, *STRATEGIES))})-(\d{{4,}})\b")
+ID = re.compile(rf"\b({'|'.join((*CLASSES, *ENSEMBLE_KINDS))})-(\d{{4,}})\b")
 """A run's or an ensemble's id within a text."""
 
 
@@ -167,7 +167,9 @@ def _retired_numbers(path: Path) -> dict[str, int]:
     """What a damaged file still says of numbers that were deleted; too high a number does no harm."""
     try:
         retired = json.loads(path.read_text(encoding="utf-8"))["retired"]
-        return {kind: int(retired[kind]) for kind in (*CLASSES, *STRATEGIES) if 0 < int(retired.get(kind, 0)) < 10**6}
+        return {
+            kind: int(retired[kind]) for kind in (*CLASSES, *ENSEMBLE_KINDS) if 0 < int(retired.get(kind, 0)) < 10**6
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -28,14 +28,14 @@ class ScoredAnswers:
         truth: task -> true class codes, shape (N,), integers.
         choice: task -> class codes that were answered, shape (N,), integers.
         shares: task -> support for each class, shape (N, C), 0..1.
-        prefix: prefix of the columns of `shares`: `p` for probabilities, `share` for shares of votes.
+        prefixes: task -> prefix of the columns of its `shares`: `p` for probabilities, `share` for shares of votes.
     """
 
     photos: pd.DataFrame
     truth: Mapping[str, NDArray[np.integer[Any]]]
     choice: Mapping[str, NDArray[np.integer[Any]]]
     shares: Mapping[str, NDArray[np.floating[Any]]]
-    prefix: str
+    prefixes: Mapping[str, str]
 
     @property
     def true_label(self) -> NDArray[np.int64]:
@@ -52,17 +52,17 @@ class ScoredAnswers:
         table = self.photos[PHOTOS].copy()
         for task in TASKS:
             table[f"{task}_truth"], table[task] = self.truth[task], self.choice[task]
-            for code, column in enumerate(columns_of(task, self.prefix)):
+            for code, column in enumerate(columns_of(task, self.prefixes[task])):
                 table[column] = self.shares[task][:, code].astype(np.float32)
         table["label"] = self.label
         with atomic(path) as temporary:
             table.to_parquet(temporary, index=False)
 
     @classmethod
-    def read(cls, path: Path, prefix: str) -> ScoredAnswers:
+    def read(cls, path: Path, prefixes: Mapping[str, str]) -> ScoredAnswers:
         """Reads a table that `write` wrote; the caller has checked its hash."""
         table = pd.read_parquet(path)
         truth = {task: table[f"{task}_truth"].to_numpy() for task in TASKS}
         choice = {task: table[task].to_numpy() for task in TASKS}
-        shares = {task: table[columns_of(task, prefix)].to_numpy() for task in TASKS}
-        return cls(table[PHOTOS], truth, choice, shares, prefix)
+        shares = {task: table[columns_of(task, prefixes[task])].to_numpy() for task in TASKS}
+        return cls(table[PHOTOS], truth, choice, shares, prefixes)

@@ -30,7 +30,6 @@ from orchestrator.artifacts.cards import CARD, retrain_advice
 from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
 from orchestrator.artifacts.locks import workspace_lock
 from orchestrator.artifacts.run import RECORD, RunRecord
-from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import display_path, orch, set_aside_command
 from orchestrator.core.errors import DamagedError, WorkspaceError, escape_non_utf8, nearest, printable
 from orchestrator.core.files import aside_path, set_aside, why_no_folder
@@ -43,6 +42,7 @@ from orchestrator.core.sealed import (
     unreadable_error,
     write_sealed,
 )
+from orchestrator.core.strategies import ENSEMBLE_KINDS
 from orchestrator.core.typed import check_types
 
 if TYPE_CHECKING:
@@ -444,7 +444,7 @@ class Workspace:
         return [
             path.name
             for kind, path in self._folders()
-            if kind in STRATEGIES or (kind not in CLASSES and os.path.lexists(path / ENSEMBLE))
+            if kind in ENSEMBLE_KINDS or (kind not in CLASSES and os.path.lexists(path / ENSEMBLE))
         ]
 
     def ensemble_folder(self, name: str) -> Path:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from orchestrator.bench.timing import Timing, in_turn, ratio
 from orchestrator.combining.answers import Answers
-from orchestrator.combining.combiners import SoftVote
+from orchestrator.combining.combiners import soft_combiner
 from orchestrator.core.errors import EngineError
 from orchestrator.inference.engines import Engine, Runner, engines_here, open_runners, torch_runners
 from orchestrator.inference.export import CHECK_PHOTOS, Exports
@@ -236,10 +236,10 @@ def naive_answers(members: Sequence[Member], device: str, paths: Sequence[Path],
 
 
 def _labels(answers: Answers) -> NDArray[np.int64]:
-    return SoftVote().combine(answers).label
+    return soft_combiner(list(answers.classes)).combine(answers).label
 
 
 def _largest(first: Answers, second: Answers) -> float:
     """The largest difference of the votes' probabilities."""
-    left, right = (SoftVote().combine(answers).decisions for answers in (first, second))
+    left, right = (soft_combiner(list(first.classes)).combine(answers).decisions for answers in (first, second))
     return max(float(np.abs(left[task].shares - right[task].shares).max()) for task in first.classes)

@@ -17,6 +17,7 @@ from orchestrator.core.cores import cores
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.events import Listener
 from orchestrator.core.labels import age_bands
+from orchestrator.core.strategies import Strategy
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.ensembling.build import build_ensemble
@@ -197,7 +198,7 @@ def _made(
         raise TrainingError("the members to measure could not be made: " + "; ".join(report.failures.values()))
     workspace = Workspace(settings.workspace)
     if workspace.current("ensemble") is None:
-        build_ensemble(workspace, "soft", choose_runs(workspace), scored=False)
+        build_ensemble(workspace, Strategy.parse(), choose_runs(workspace), scored=False)
     predictor = open_predictor(workspace, workspace.ensemble(), device)
     jobs = first_jobs(settings, specialists, listen)
     return predictor, jobs, read(data, distinct=True).paths

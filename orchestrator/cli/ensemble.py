@@ -16,7 +16,7 @@ from orchestrator.cli.console import (
     score_text,
     stdout_console,
 )
-from orchestrator.cli.options import STRATEGY_WORDS, JsonOption, WorkspaceOption
+from orchestrator.cli.options import CALIBRATE_WORDS, DECIDE_WORDS, STRATEGY_WORDS, JsonOption, WorkspaceOption
 from orchestrator.cli.scores import print_labels, print_scores
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import quantity
@@ -32,6 +32,14 @@ __all__ = ["ensemble", "print_built"]
 
 def ensemble(
     strategy: Annotated[str, typer.Option("--strategy", help=f"{STRATEGY_WORDS}.")] = "soft",
+    calibrate: Annotated[
+        str, typer.Option("--calibrate", help=f"What makes probabilities honest after the vote. {CALIBRATE_WORDS}.")
+    ] = "none",
+    decide: Annotated[str, typer.Option("--decide", help=f"Which label is answered. {DECIDE_WORDS}.")] = "argmax",
+    pool_people: Annotated[
+        bool,
+        typer.Option("--pool-people", help="Learn how a person's photos answer together for age and gender."),
+    ] = False,
     members: Annotated[
         list[str],
         typer.Option(
@@ -59,6 +67,9 @@ def ensemble(
     Examples:
       orch ensemble --strategy soft
       orch ensemble --strategy hard --members age=age-0001,age-0002
+      orch ensemble --calibrate vector --decide macro-f1 --pool-people
+      orch ensemble --decide macro-f1                        # a rare class is answered sooner; scored nested
+      orch ensemble --strategy greedy --calibrate vector --members age=age-0001,age-0002
       orch ensemble --members age=age-0002 gender=gender-0001 mask=mask-0001
       orch ensemble --members joint=joint-0001
       orch ensemble --with other.parquet --with old_submission.csv
@@ -69,6 +80,9 @@ def ensemble(
         built = api.ensemble(
             workspace=workspace,
             strategy=strategy,
+            calibrate=calibrate,
+            decide=decide,
+            pool_people=pool_people,
             members=[*members, *(more or [])],
             external=external,
             scored=not no_score,
@@ -115,6 +129,7 @@ def print_built(built: BuiltEnsemble) -> None:
         _print_singles(record)
         _print_added(record)
         print_labels(label)
+        _print_learned(record)
         _print_disagreements(record, scored.disagreements)
         span = label.intervals["macro_f1"]
         console.print(
@@ -156,6 +171,20 @@ def _print_added(record: EnsembleRecord) -> None:
     for name, gained in record.added_by.items():
         style = "red" if gained.verdict == "worse" else None
         table.add_row(name, f"{gained.value:+.4f}", gained.interval.signed(), words[gained.verdict], style=style)
+    stdout_console().print(table)
+
+
+def _print_learned(record: EnsembleRecord) -> None:
+    """The plain and the nested score of what was learned, and their gap; prints nothing if nothing was learned."""
+    if not record.plain or record.evaluation is None:
+        return
+    table = grid(
+        f"macro F1 of what was learned ({record.strategy.title}): plain, on those it was learned from; nested, on others",
+        "", "plain", "nested", "gap",
+    )  # fmt: skip
+    for name, plain in record.plain.items():
+        nested = record.evaluation[name].macro_f1
+        table.add_row("18-way" if name == "label" else name, f"{plain:.4f}", f"{nested:.4f}", f"{plain - nested:+.4f}")
     stdout_console().print(table)
 
 

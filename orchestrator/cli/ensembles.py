@@ -63,7 +63,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         tables = ", ".join(table.name for table in record.external)
         created = record.created[:16].replace("T", " ")
         run_names = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
-        table.add_row(record.id, record.strategy, run_names, tables, score, span, listed.state, created)
+        table.add_row(record.id, record.strategy.title, run_names, tables, score, span, listed.state, created)
     stdout_console().print(table)
     if not listing.ensembles and not listing.damaged:
         print_message(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")

@@ -10,7 +10,7 @@ import typer
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import print_json, print_message, stdout_console
 from orchestrator.cli.options import (
-    STRATEGY_WORDS,
+    OTHER_WORDS,
     ByOption,
     ColumnsOption,
     DataOption,
@@ -35,7 +35,7 @@ def evaluate(
         str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", help=f"Instead of the ensemble's own. {STRATEGY_WORDS}.")
+        str | None, typer.Option("--strategy", help=f"Instead of the ensemble's own. {OTHER_WORDS}.")
     ] = None,
     columns: ColumnsOption = [],
     distinct: Annotated[
@@ -79,7 +79,7 @@ def evaluate(
         return
     photos = next(iter(result.evaluation.values())).scores.counts.sum()
     people = next(iter(result.evaluation.values())).people
-    voted = "" if result.strategy == result.record.strategy else f", {result.strategy} vote,"
+    voted = "" if result.strategy == result.record.read_combiner().title else f", {result.strategy},"
     title = f"{result.record.id}{voted} on {photos:,} photos of {people:,} people whom no member has seen"
     print_scores(title, result.evaluation, result.record.evaluation)
     if (label := result.evaluation.get("label")) is not None:

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.combining import STRATEGIES
 from orchestrator.core.arguments import MOST_SEED
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.strategies import CALIBRATIONS, DECISIONS, LEARNED_VOTES, VOTES
 
 __all__ = [
+    "CALIBRATE_WORDS",
+    "DECIDE_WORDS",
     "MOST_PEOPLE",
+    "OTHER_WORDS",
     "STRATEGY_WORDS",
     "ByOption",
     "ColumnsOption",
@@ -42,8 +45,16 @@ __all__ = [
 MOST_PEOPLE = 1_000_000
 """Synthetic people at most: seven million photos, 60 GB."""
 
-STRATEGY_WORDS = "; ".join(f"{name}: {strategy.about}" for name, strategy in STRATEGIES.items())
+EACH_TASK = "Or one for each task: mask=hard,age=soft"
+STRATEGY_WORDS = f"{'; '.join(f'{word}: {about}' for word, about in VOTES.items())}. {EACH_TASK}"
 """The values of `--strategy` for its help."""
+
+OTHER_WORDS = f"{', '.join(word for word in VOTES if word not in LEARNED_VOTES)}. {EACH_TASK}"
+"""Those that may stand in for an ensemble's own, for the help of commands that predict."""
+
+CALIBRATE_WORDS = "; ".join(f"{word}: {about}" for word, about in CALIBRATIONS.items())
+DECIDE_WORDS = "; ".join(f"{word}: {about}" for word, about in DECISIONS.items())
+"""The values of `--calibrate` and `--decide` for their help."""
 
 DataOption = Annotated[
     Path,

@@ -17,9 +17,9 @@ from orchestrator.cli.console import (
     stderr_console,
     stdout_console,
 )
-from orchestrator.cli.options import STRATEGY_WORDS, DeviceOption, JsonOption, ProfileOption, WorkspaceOption
+from orchestrator.cli.options import OTHER_WORDS, DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.core.errors import quantity
-from orchestrator.core.labels import TASKS, confidence_column
+from orchestrator.core.labels import TASKS, class_names, confidence_column
 
 if TYPE_CHECKING:
     from orchestrator.api import Predicted
@@ -48,7 +48,14 @@ def predict(
         str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", help=f"Instead of the ensemble's own: {STRATEGY_WORDS}.")
+        str | None, typer.Option("--strategy", help=f"Instead of the ensemble's own: {OTHER_WORDS}.")
+    ] = None,
+    people: Annotated[
+        str | None,
+        typer.Option(
+            "--pool-people",
+            help="Photos of one person answer together: folder (each photo's folder is a person), or with --eval a column.",
+        ),
     ] = None,
     on_error: Annotated[
         str, typer.Option("--on-error", help="fail, or mark: leave the row of an unreadable photo empty.")
@@ -88,6 +95,7 @@ def predict(
       orch predict photo.jpg
       orch predict photos/ more/photo.png --json
       orch predict photos/ --out answers.csv --picture answers.png
+      orch predict people/train/images --pool-people folder
       orch predict --eval people/eval --out submission.csv
       orch predict --eval people/eval --out answers.csv --on-error mark
     """
@@ -100,6 +108,7 @@ def predict(
             workspace=workspace,
             ensemble=ensemble,
             strategy=strategy,
+            people=people,
             on_error=on_error,
             batch=batch,
             engine=engine,
@@ -173,14 +182,15 @@ def _shortened(path: str, console: Any) -> str:
 
 def _print(answers: Predictions) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
-    numbers = [confidence_column(task, answers.prefix) for task in TASKS]
+    numbers = [confidence_column(task, answers.combiner.prefixes[task]) for task in TASKS]
     table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer", "agreement"))
     console = stdout_console()
     for answer in answers[:SHOWN]:
         if answer.error:
             table.add_row(_shortened(answer.photo, console), "-", "could not be read", "", "", "", "", style="red")
             continue
-        best = [f"{max(answer.shares[task].values()):.2f}" for task in TASKS]
+        chosen = class_names(answer.label or 0)
+        best = [f"{answer.shares[task][chosen[task]]:.2f}" for task in TASKS]
         table.add_row(
             _shortened(answer.photo, console), str(answer.label), answer.name, *best, f"{answer.agreement:.2f}"
         )

@@ -86,10 +86,10 @@ class Answers:
         """The runs and tables that answer, each once, in voter order."""
         return list(dict.fromkeys(voter.source for voter in self.voters))
 
-    def of(self, task: str) -> Answers:
-        """The answers for one task."""
-        of_task = self.where(lambda voter: voter.task == task)
-        return replace(of_task, classes={task: self.classes[task]})
+    def of(self, *tasks: str) -> Answers:
+        """The answers for some tasks."""
+        of_tasks = self.where(lambda voter: voter.task in tasks)
+        return replace(of_tasks, classes={task: count for task, count in self.classes.items() if task in tasks})
 
     def where(self, condition: Callable[[Voter], bool]) -> Answers:
         """The answers of the voters for which `condition` is true."""

@@ -1,29 +1,33 @@
-"""Combiners: ways to turn several answers into one. They may be fitted to out-of-fold answers, and are saved as JSON.
+"""Combiners: how several answers become one, as a value that is kept as JSON.
 
-A new combiner is a class here or in a sibling module, with its name in `COMBINERS` and in the package's `STRATEGIES`.
-Scoring, prediction, cascades, pseudo-labels and exported programs then use it. One that changes another's answers (a
-calibration, a decision rule) holds that combiner and returns other decisions; it does not inherit from it, since what is
-true of a vote (that it averages, that it is settled) may not be true of the rule.
+    voters' answers -> a vote for each task -> calibration [-> a person's photos together] -> a decision rule -> the label
+
+A combiner holds numbers alone; `ensembling/strategies.py` learns those that come from out-of-fold answers. Scoring, prediction,
+cascades, pseudo-labels and exported programs use combiners by what they do, and know none of their parts.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import PROBABILITY
 from .answers import Answers, Floats, Voter
-from .votes import UNIT_BITS, Decision, agreement, hard_vote, integer_weights, lead_of, soft_vote, sums_of, tally
+from .calibration import Calibration
+from .people import NOBODY, PeoplePool
+from .rules import Multipliers
+from .votes import Decision, agreement
+from .voting import SoftVote, Vote, read_vote
 
 if TYPE_CHECKING:
     from typing import Self  # copied into exports, which older Pythons run too
 
-__all__ = ["COMBINERS", "Combined", "Combiner", "HardVote", "SoftVote", "by_source", "read_combiner"]
+__all__ = ["Combined", "Combiner", "soft_combiner"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,168 +73,193 @@ class Combined:
         )
 
 
-def by_source(answers: Answers) -> Answers:
-    """One voter of weight 1 for each run or table and task: the mean of its members' answers, as out of fold.
-
-    Out of fold a run answers once, by the member that has not seen the person; in prediction each of its members does. What is
-    learned from out-of-fold answers, a weight for each run for instance, is applied to these.
-
-    Args:
-        answers: answers of members, or out of fold; members that abstain for a photo do not count there.
-    """
-    groups: dict[tuple[str, str], list[int]] = {}
-    for number, voter in enumerate(answers.voters):
-        groups.setdefault((voter.task, voter.source), []).append(number)
-    voters, arrays = [], []
-    for (task, source), numbers in groups.items():
-        sums = sums_of([answers.probabilities[number] for number in numbers], [1] * len(numbers))
-        total = sums.sum(axis=1, keepdims=True)
-        voters.append(Voter(task, source, external=answers.voters[numbers[0]].external))
-        arrays.append(np.divide(sums, total, where=total > 0, out=np.zeros(sums.shape)))
-    return replace(answers, voters=tuple(voters), probabilities=tuple(arrays))
-
-
-class Combiner(ABC):
-    """How answers become one. Constructed without arguments, it is not fitted.
+@dataclass(frozen=True)
+class Combiner:
+    """How answers become one.
 
     Attributes:
-        name: its name as a value of `--strategy`.
-        how: one sentence for users who combine exported networks by their own program.
-        averages: whether a task's answer is the plain mean of its voters, so that some of them predict it (`orch
-            cascade`).
-        learns: whether `fit` learns from out-of-fold answers, without which it combines nothing.
+        votes: task -> how its voters' answers become one.
+        calibrations: task -> what its probabilities are then changed by; tasks may be missing.
+        rule: which label is answered, given the probabilities; None: each task's most probable class.
+        people: how a person's photos answer together, where it is known who is on them; None: each photo answers alone.
+
+    Raises:
+        ValueError: calibrations or a rule for shares of votes, which are no probabilities, or for other tasks.
     """
 
-    name: ClassVar[str]
-    how: ClassVar[str]
-    averages: ClassVar[bool] = False
-    learns: ClassVar[bool] = False
+    votes: Mapping[str, Vote]
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    rule: Multipliers | None = None
+    people: PeoplePool | None = None
 
-    def fit(self, answers: Answers, truth: Mapping[str, NDArray[Any]], people: NDArray[Any]) -> Self:  # noqa: ARG002  (others use it)
-        """The fitted combiner; itself if there is nothing to fit. A fitted combiner may be fitted again, to other answers.
+    def __post_init__(self) -> None:
+        rules = [rule for rule in (self.rule, self.people.rule if self.people else None) if rule is not None]
+        changed = {
+            *self.calibrations,
+            *(self.people.means if self.people else ()),
+            *(task for rule in rules for task in rule.factors),
+        }
+        given = {calibration.given for calibration in self.calibrations.values()} - {""}
+        if unknown := (changed | given) - set(self.votes):
+            raise ValueError(f"numbers for {', '.join(sorted(unknown))}, whose answers are not combined")
+        if bare := [task for task in self.votes if task in changed and self.votes[task].prefix != PROBABILITY]:
+            raise ValueError(f"{bare[0]}: shares of votes are no probabilities that could be changed")
 
-        Args:
-            answers: out-of-fold answers for N photos.
-            truth: task -> true class codes, shape (N,).
-            people: the person of each photo, shape (N,); any split made for fitting must be by person.
-        """
-        return self
+    @property
+    def title(self) -> str:
+        """Its name in messages: `soft vote`, `soft vote, calibrated, with multipliers`."""
+        titles = {task: vote.title for task, vote in self.votes.items()}
+        votes = list(titles.values())[:1]
+        if len(set(titles.values())) > 1:
+            votes = [f"{task} {title}" for task, title in titles.items()]
+        parts = [f"{', '.join(votes)} vote"]
+        parts += ["calibrated"] if self.calibrations else []
+        parts += ["with multipliers"] if self.rule is not None else []
+        parts += ["people's photos together"] if self.people is not None else []
+        return ", ".join(parts)
 
-    @abstractmethod
-    def decide(self, answers: Answers) -> Decision:
-        """The decision of one task.
+    @property
+    def averages(self) -> bool:
+        """Whether each task's answer is the plain mean of its voters, so that some of them predict it (`orch cascade`)."""
+        plain = all(calibration.keeps_order for calibration in self.calibrations.values())
+        return plain and self.rule is None and all(vote.averages for vote in self.votes.values())
 
-        Args:
-            answers: answers for that task alone: out of fold one voter for each run, in prediction one for each member. A
-                combiner that learned something of each run begins with `by_source`. Sources that it learned something of may
-                be missing: an external table is taken out to see what it changes.
+    @property
+    def how(self) -> str:
+        """Sentences for users who combine exported networks by their own program."""
+        sentences = [f"{task}: {vote.how}" for task, vote in self.votes.items()]
+        if len({vote.how for vote in self.votes.values()}) == 1:
+            sentences = [f"Within a task {next(iter(self.votes.values())).how}"]
+        for task, calibration in self.calibrations.items():
+            by = f", by the answer for {calibration.given}" if calibration.given else ""
+            sentences.append(
+                f"Then the probabilities p of {task} become softmax(scale * log(p) + bias){by}: scale {calibration.scale}, "
+                f"bias {calibration.bias}."
+            )
+        return " ".join([*sentences, *(part.how for part in (self.people, self.rule) if part is not None)])
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """Task -> prefix of its columns in tables."""
+        return {task: vote.prefix for task, vote in self.votes.items()}
+
+    def answerable(self, tasks: Set[str]) -> list[str]:
+        """The tasks that can be answered where some tasks alone have voters: not those that are calibrated by another one."""
+        given = {task: calibration.given for task, calibration in self.calibrations.items()}
+        return [task for task in self.votes if task in tasks and given.get(task, "") in {"", *tasks}]
+
+    def vote(self, answers: Answers) -> dict[str, Decision]:
+        """The votes alone: task -> its decision, before calibration and rule.
 
         Raises:
-            ValueError: no voters, or voters that it cannot combine.
+            ValueError: a task without voters, or voters that its vote cannot combine.
         """
+        return {task: self.votes[task].decide(answers.of(task)) for task in answers.classes}
 
-    def probabilities(self, answers: Answers) -> Floats:
-        """Probabilities of the classes of one task, shape (N, C), for thresholds: those of the decision.
+    def finish(self, voted: Mapping[str, Decision], persons: NDArray[np.int64] | None = None) -> Combined:
+        """Calibration, a person's photos together, and the rule, after the votes.
 
         Args:
-            answers: answers for that task alone.
-
-        Raises:
-            ValueError: no voters, or voters that it cannot combine.
+            voted: task -> its vote's decision.
+            persons: a code for the person on each photo, shape (N,), `NOBODY` where it is not known; the N photos must hold all
+                of a person's. None: each photo answers alone.
         """
-        return self.decide(answers).shares
+        decisions = self._calibrated(voted)
+        alone = Combined(_decided(decisions, self.rule))
+        if self.people is None or persons is None:
+            return alone
+        together = _decided(self.people.pool(decisions, persons), self.people.rule)
+        known = persons != NOBODY
+        return Combined({
+            task: Decision(
+                np.where(known, together[task].choice, decision.choice),
+                np.where(known[:, None], together[task].shares, decision.shares),
+            )
+            for task, decision in alone.decisions.items()
+        })  # fmt: skip
 
-    def combine(self, answers: Answers) -> Combined:
-        """One answer for each photo.
+    def _calibrated(self, voted: Mapping[str, Decision]) -> dict[str, Decision]:
+        decisions = dict(voted)
+        for task, calibration in self.calibrations.items():
+            if task not in voted:
+                continue
+            groups = voted[calibration.given].choice if calibration.given else None
+            scores = calibration.apply(voted[task].shares, groups)
+            keeps = calibration.keeps_order  # rounding must not turn a tie
+            decisions[task] = Decision(voted[task].choice if keeps else scores.argmax(axis=1), scores)
+        return decisions
 
-        Raises:
-            ValueError: a task without voters, or voters that it cannot combine.
-        """
-        return Combined({task: self.decide(answers.of(task)) for task in answers.classes})
+    def combine(self, answers: Answers, persons: NDArray[np.int64] | None = None) -> Combined:
+        """One answer for each photo; `persons` as of `finish`, errors as of `vote`."""
+        return self.finish(self.vote(answers), persons)
 
-    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:  # noqa: ARG002  (others use it)
+    def probabilities(self, answers: Answers) -> dict[str, Floats]:
+        """Task -> calibrated probabilities of its classes, shape (N, C), for thresholds; errors as in `vote`."""
+        finished = self._calibrated(self.vote(answers))
+        return {
+            task: finished[task].shares if vote.prefix == PROBABILITY else vote.probabilities(answers.of(task))
+            for task, vote in self.votes.items()
+            if task in finished
+        }
+
+    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
         """Photos whose decision no answers of the pending voters could change, shape (N,), bool.
 
         Args:
             so_far: answers of one task, none of which abstains.
             pending: voters of the same task that have not been asked.
         """
-        return np.zeros(len(so_far), bool)
+        (task,) = so_far.classes
+        calibration, rule = self.calibrations.get(task), None if self.rule is None else self.rule.factors.get(task)
+        if calibration is None and rule is None:
+            return self.votes[task].settled(so_far, pending)
+        factors = (1.0,) * so_far.classes[task] if calibration is None else calibration.factors()
+        # The vote's own choice, before any rule, says how another task is calibrated.
+        if factors is None or any(other.given == task for other in self.calibrations.values()):
+            return np.zeros(len(so_far), bool)
+        if (
+            rule is not None
+        ):  # a temperature raises all probabilities to a power, so numbers after it are roots before it
+            scale = 1.0 if calibration is None else calibration.scale[0][0]
+            factors = tuple(factor * number ** (1 / scale) for factor, number in zip(factors, rule, strict=True))
+        return self.votes[task].settled(so_far, pending, factors if len(set(factors)) > 1 else ())
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; `read_combiner` reads it back."""
-        return {"name": self.name}
+        """For JSON; `from_dict` reads it back."""
+        return {
+            "votes": {task: vote.as_dict() for task, vote in self.votes.items()},
+            "calibrations": {task: calibration.as_dict() for task, calibration in self.calibrations.items()},
+            "rule": None if self.rule is None else self.rule.as_dict(),
+            "people": None if self.people is None else self.people.as_dict(),
+        }
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Self:  # noqa: ARG003  (others use it)
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """The inverse of `as_dict`.
 
         Raises:
-            ValueError: the value does not describe this combiner.
+            KeyError, TypeError, ValueError, AttributeError: the value does not describe a combiner.
         """
-        return cls()
+        return cls(
+            {str(task): read_vote(vote) for task, vote in value["votes"].items()},
+            {str(task): Calibration.from_dict(part) for task, part in value["calibrations"].items()},
+            None if value["rule"] is None else Multipliers.from_dict(value["rule"]),
+            None if value["people"] is None else PeoplePool.from_dict(value["people"]),
+        )
 
 
-@final
-class SoftVote(Combiner):
-    """The (weighted) mean of the voters' probabilities; the highest wins."""
-
-    name = "soft"
-    how = "Within a task take the mean of the members' probabilities; the highest wins, a tie goes to the lower class."
-    averages = True
-
-    def decide(self, answers: Answers) -> Decision:
-        """As `soft_vote`."""
-        return soft_vote(answers.probabilities, answers.weights)
-
-    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
-        """Where the lead is more than the probabilities of all pending voters could make up for."""
-        weights, pending_weight = _weights_apart(so_far, pending)
-        return np.asarray(lead_of(sums_of(so_far.probabilities, weights)) > pending_weight * 2**UNIT_BITS)
-
-
-@final
-class HardVote(Combiner):
-    """Each voter's first choice counts; the majority wins."""
-
-    name = "hard"
-    how = (
-        "Within a task each member votes for its most probable class; the most votes win, a tie goes to the "
-        "class of the higher mean probability."
+def _decided(decisions: Mapping[str, Decision], rule: Multipliers | None) -> dict[str, Decision]:
+    """The decisions after a rule."""
+    chosen = (
+        {}
+        if rule is None
+        else {task: rule.choose(task, decisions[task].shares) for task in rule.factors.keys() & decisions.keys()}
     )
-
-    def decide(self, answers: Answers) -> Decision:
-        """As `hard_vote`."""
-        return hard_vote(answers.probabilities, answers.weights)
-
-    def probabilities(self, answers: Answers) -> Floats:
-        """The mean of the voters' probabilities: shares of votes are not probabilities."""
-        return soft_vote(answers.probabilities, answers.weights).shares
-
-    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
-        """Where the lead is more than the votes of all pending voters."""
-        weights, pending_weight = _weights_apart(so_far, pending)
-        return np.asarray(lead_of(tally(so_far.probabilities, weights)) > pending_weight)
+    return {
+        task: replace(decision, choice=chosen[task]) if task in chosen else decision for task, decision in decisions.items()
+    }  # fmt: skip
 
 
-def _weights_apart(so_far: Answers, pending: Sequence[Voter]) -> tuple[list[int], int]:
-    """Integer weights of the voters that answered, and the sum of the pending voters' weights, on one scale."""
-    weights = [*so_far.weights, *(voter.weight for voter in pending)]
-    integers = integer_weights(len(weights), weights)
-    return integers[: len(so_far.voters)], sum(integers[len(so_far.voters) :])
-
-
-COMBINERS: Mapping[str, type[Combiner]] = {combiner.name: combiner for combiner in (SoftVote, HardVote)}
-"""Name -> class."""
-
-
-def read_combiner(value: Mapping[str, Any]) -> Combiner:
-    """Restores a combiner from its `as_dict`.
-
-    Raises:
-        ValueError: the name is unknown, or the value does not describe that combiner.
-    """
-    name = str(value.get("name"))
-    if name not in COMBINERS:
-        raise ValueError(f"combiner {name!r}; allowed: {', '.join(COMBINERS)}")
-    return COMBINERS[name].from_dict(value)
+def soft_combiner(tasks: Sequence[str]) -> Combiner:
+    """Soft votes for some tasks."""
+    return Combiner({task: SoftVote() for task in tasks})

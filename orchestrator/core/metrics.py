@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from orchestrator.core.epochs import MemberScores
 
-__all__ = ["Scores", "are_probabilities", "confusion", "f1_of", "log_losses", "macro_f1", "member_scores", "score"]
+__all__ = [
+    "LEAST",
+    "Scores",
+    "are_probabilities",
+    "confusion",
+    "f1_of",
+    "log_losses",
+    "macro_f1",
+    "member_scores",
+    "score",
+]
 
 Codes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]

@@ -28,26 +28,32 @@ from orchestrator.artifacts.origins import plan_of
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace, now
-from orchestrator.combining import STRATEGIES
-from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, HardVote, SoftVote
-from orchestrator.core.errors import ConfigError, PlanError, WorkspaceError, check_choice
+from orchestrator.combining.combiners import Combined, Combiner
+from orchestrator.core.errors import ConfigError, PlanError, WorkspaceError
 from orchestrator.core.files import atomic, sha256_of
-from orchestrator.core.labels import CLASSES, LABELS, TASKS
+from orchestrator.core.labels import CLASSES, LABELS, TASKS, decompose
+from orchestrator.core.metrics import macro_f1
+from orchestrator.core.strategies import Strategy
 from orchestrator.data.lines import write_rows
 from orchestrator.ensembling.choosing import make_ensemble_current
 from orchestrator.ensembling.evaluation import Evaluation
 from orchestrator.ensembling.external import ExternalTable
+from orchestrator.ensembling.learning import Learner, StrategyLearner, plain_combiner
 from orchestrator.ensembling.out_of_fold import (
     OutOfFold,
     added_by,
-    combiners_by_fold,
+    cross_fit,
     evaluate,
+    fitted_to,
     join,
     singles,
     with_external,
 )
 
 __all__ = ["BuiltEnsemble", "Scored", "build_ensemble"]
+
+NAMES = {**CLASSES, "label": LABELS}
+"""Task, or `label` -> names of its classes."""
 
 DEFAULT_CONFIDENCE = 0.8
 """Probability given to the class of a bare label if the members' mean confidence is unknown (`--no-score`)."""
@@ -58,15 +64,19 @@ class Scored:
     """What runs and tables answered out of fold, combined and scored.
 
     Attributes:
-        combiner: the combiner, fitted to all out-of-fold answers where it learns.
-        evaluation: task, or `label` -> its scores.
+        combiner: the combiner, learned from all out-of-fold answers where anything is learned.
+        combiners_by_fold: fold -> the combiner that has learned nothing from its people; empty if nothing is learned.
+        evaluation: task, or `label` -> its scores; nested where anything is learned.
+        plain: the same -> macro F1 of `combiner` on the very people that it was learned from; empty if nothing is learned.
         out_of_fold: the out-of-fold answers.
-        combined: these answers, combined by a combiner that learned nothing from the photo's person (`combine_unseen`).
+        combined: these answers, combined by combiners that have learned nothing from the photo's person (`CrossFitted`).
         disagreements: photos on which soft and hard votes differ, with both answers.
     """
 
     combiner: Combiner
+    combiners_by_fold: Mapping[int, Combiner]
     evaluation: Mapping[str, Evaluation]
+    plain: Mapping[str, float]
     out_of_fold: OutOfFold
     combined: Combined
     disagreements: pd.DataFrame
@@ -89,7 +99,7 @@ class BuiltEnsemble:
 
 def build_ensemble(
     workspace: Workspace,
-    strategy: str,
+    strategy: Strategy,
     runs: Mapping[str, Sequence[RunRecord]],
     scored: bool = True,
     external: Sequence[ExternalTable] = (),
@@ -100,22 +110,21 @@ def build_ensemble(
 
     Args:
         workspace: workspace in which it is saved.
-        strategy: one of `STRATEGIES`.
+        strategy: how their answers become one.
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
         scored: whether to score it; runs of several plans or data sets allow only an ensemble for prediction, without scores.
         external: external tables, each with the weight of one run; scored where they name the fold that answered.
 
     Raises:
-        ConfigError: the strategy is unknown, or learns from out-of-fold answers and there are none.
+        ConfigError: the strategy learns from out-of-fold answers, and there are none.
         PlanError: the runs follow different plans or data sets, so no out-of-fold score exists.
         DamagedError: a file of a member is missing or damaged.
         LeakError: a table judges people that its member has seen, or may have.
     """
-    check_choice("--strategy", strategy, STRATEGIES)
-    combiner, members = COMBINERS[strategy](), _members(workspace, runs)
+    members, asked = _members(workspace, runs), " ".join(strategy.options)
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
-    if why_none and combiner.learns:
-        raise ConfigError(f"--strategy {strategy} learns from out-of-fold scores, and there are none: {why_none}")
+    if why_none and strategy.learns:
+        raise ConfigError(f"{asked} learns from out-of-fold answers, and there are none: {why_none}")
     out_of_fold = (
         None
         if why_none
@@ -124,16 +133,17 @@ def build_ensemble(
     confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if out_of_fold is None else out_of_fold.mean_confidence
     external = [table.softened(confidence) for table in external]
     sources = _sources(external, out_of_fold)
-    unseen = [source.name for source in sources if combiner.learns and not source.matched]
+    unseen = [source.name for source in sources if strategy.learns and not source.matched]
     if unseen:
         raise ConfigError(
-            f"--strategy {strategy} learns how much to trust each source from out-of-fold answers, and {', '.join(unseen)} "
+            f"{asked} learns how much to trust each source from out-of-fold answers, and {', '.join(unseen)} "
             "answers for no held-out photo: leave it out, or choose a strategy that does not learn."
         )
     if out_of_fold is not None and external:
         out_of_fold = with_external(out_of_fold, external, plan_of(workspace, runs[TASKS[0]][0]))
-    scores = None if out_of_fold is None else _score(out_of_fold, combiner)
-    record = _record(combiner, members, sources, runs, scores, why_none)
+    learner = StrategyLearner(strategy)
+    scores = None if out_of_fold is None else _score(out_of_fold, learner)
+    record = _record(strategy, learner, members, sources, runs, scores, why_none)
     with workspace.lock():
         deleted = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
         if deleted:
@@ -151,14 +161,22 @@ def build_ensemble(
     return BuiltEnsemble(record, scores, workspace.current_or_none("ensemble") == record.id)
 
 
-def _score(out_of_fold: OutOfFold, combiner: Combiner) -> Scored:
-    evaluation, combined = evaluate(out_of_fold, combiner)
-    combiner = combiner.fit(out_of_fold.answers, out_of_fold.truth, out_of_fold.photos["person"].to_numpy())
-    return Scored(combiner, evaluation, out_of_fold, combined, _disagreements(out_of_fold))
+def _score(out_of_fold: OutOfFold, learner: Learner) -> Scored:
+    fitted, combiner, plain = cross_fit(out_of_fold, learner), fitted_to(out_of_fold, learner), dict[str, float]()
+    combined = fitted.combine(out_of_fold)
+    if learner.learns:
+        label = combiner.combine(out_of_fold.answers, out_of_fold.persons).label
+        truth = {**out_of_fold.truth, "label": out_of_fold.label}
+        plain = {
+            name: macro_f1(truth[name], codes, len(NAMES[name])) for name, codes in {**decompose(label), "label": label}.items()
+        }  # fmt: skip
+    evaluation = evaluate(out_of_fold, combined)
+    return Scored(combiner, fitted.by_fold, evaluation, plain, out_of_fold, combined, _disagreements(out_of_fold))
 
 
 def _record(
-    combiner: Combiner,
+    strategy: Strategy,
+    learner: Learner,
     members: Sequence[EnsembleMember],
     sources: Sequence[ExternalSource],
     runs: Mapping[str, Sequence[RunRecord]],
@@ -166,24 +184,21 @@ def _record(
     why_none: str,
 ) -> EnsembleRecord:
     """The record; its folder, id and files are set when it is saved."""
+    combiner = plain_combiner(strategy) if scores is None else scores.combiner
     record = EnsembleRecord(
-        Path(), "", combiner.as_dict(), now(), tuple(members), tuple(sources), why_no_score=why_none
+        Path(), "", strategy, combiner.as_dict(), now(), tuple(members), tuple(sources), why_no_score=why_none
     )
     if scores is None:
         return record
-    names = {**CLASSES, "label": LABELS}
     plan = runs[TASKS[0]][0].plan
     return replace(
         record,
-        combiner=scores.combiner.as_dict(),
-        combiners_by_fold={
-            str(fold): fitted.as_dict()
-            for fold, fitted in combiners_by_fold(scores.out_of_fold, scores.combiner).items()
-        },
+        combiners_by_fold={str(fold): combiner.as_dict() for fold, combiner in scores.combiners_by_fold.items()},
         plan=plan.digest if plan else None,
-        evaluation={name: evaluation.recorded(names[name]) for name, evaluation in scores.evaluation.items()},
+        evaluation={name: evaluation.recorded(NAMES[name]) for name, evaluation in scores.evaluation.items()},
+        plain=scores.plain,
         single=singles(scores.out_of_fold),
-        added_by=added_by(scores.out_of_fold, scores.combiner),
+        added_by=added_by(scores.out_of_fold, learner),
         disagreements=len(scores.disagreements),
     )
 
@@ -198,7 +213,7 @@ def _save(
         record: its record, without folder, id and files.
         writers: name of a file beside the record -> function that writes it to a path.
     """
-    with workspace.new_folder(record.strategy) as (name, folder):
+    with workspace.new_folder(record.strategy.kind) as (name, folder):
         for file, write in writers.items():
             write(folder / file)
         files = {file: sha256_of(folder / file) for file in writers}
@@ -270,13 +285,13 @@ def _answers_of(scores: Scored) -> ScoredAnswers:
         scores.out_of_fold.truth,
         {task: decisions[task].choice for task in TASKS},
         {task: decisions[task].shares for task in TASKS},
-        STRATEGIES[scores.combiner.name].prefix,
+        scores.combiner.prefixes,
     )
 
 
 def _disagreements(out_of_fold: OutOfFold) -> pd.DataFrame:
     """Photos on which soft and hard votes differ, with both answers."""
-    soft, hard = (combiner.combine(out_of_fold.answers).label for combiner in (SoftVote(), HardVote()))
+    soft, hard = (plain_combiner(Strategy.parse(word)).combine(out_of_fold.answers).label for word in ("soft", "hard"))
     differ = np.flatnonzero(soft != hard)
     names = np.array(LABELS)
     paths: Any = out_of_fold.photos["path"].iloc[differ].array

@@ -15,7 +15,6 @@ from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.combining import STRATEGIES
 from orchestrator.core.errors import ConfigError, DamagedError, OrchestratorError
 from orchestrator.core.interval import VERDICTS, Difference
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
@@ -71,7 +70,7 @@ def ensemble_gain(before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
         if record.evaluation is None:
             return f"{record.id} has no score"
         try:
-            scored = ScoredAnswers.read(record.file(OUT_OF_FOLD), STRATEGIES[record.strategy].prefix)
+            scored = ScoredAnswers.read(record.file(OUT_OF_FOLD), record.read_combiner().prefixes)
         except DamagedError as error:
             return error.fact
         tables.append(scored.photos.assign(truth=scored.true_label, answer=scored.label))
@@ -165,7 +164,7 @@ def _answers_of(record: EnsembleRecord) -> pd.DataFrame:
     """An ensemble's scored photos by path: person, the truth of each task and of the label, and the answers beside it."""
     if record.evaluation is None:
         raise ConfigError(f"{record.id} has no score: {record.why_no_score}")
-    scored = ScoredAnswers.read(record.file(OUT_OF_FOLD, record.rebuild_advice()), STRATEGIES[record.strategy].prefix)
+    scored = ScoredAnswers.read(record.file(OUT_OF_FOLD, record.rebuild_advice()), record.read_combiner().prefixes)
     answers = {f"{name} answer": codes for name, codes in {**scored.choice, "label": scored.label}.items()}
     return scored.photos.assign(**scored.truth, label=scored.true_label, **answers).set_index("path")
 

@@ -26,9 +26,10 @@ from orchestrator.data.folds import FoldPlan
 from orchestrator.ensembling.evaluation import Evaluation, evaluations
 from orchestrator.ensembling.external import ExternalTable
 from orchestrator.ensembling.intervals import difference
+from orchestrator.ensembling.learning import Learner
 
 __all__ = [
-    "OutOfFold", "added_by", "combine_unseen", "combiners_by_fold", "evaluate", "join", "singles", "with_external",
+    "CrossFitted", "OutOfFold", "added_by", "cross_fit", "evaluate", "fitted_to", "join", "singles", "with_external",
 ]  # fmt: skip
 
 GROUPS = 5
@@ -53,6 +54,11 @@ class OutOfFold:
     def label(self) -> NDArray[np.int64]:
         """The true 18-way labels, shape (N,)."""
         return compose(*(self.truth[task] for task in TASKS))
+
+    @property
+    def persons(self) -> NDArray[np.int64]:
+        """A code for the person on each photo, shape (N,)."""
+        return np.asarray(pd.factorize(self.photos["person"])[0], np.int64)
 
     @property
     def mean_confidence(self) -> dict[str, float]:
@@ -149,52 +155,67 @@ def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, 
     return [Problem(f"{table.name}: {paths.iloc[wrong[0]]}", what, fix)]
 
 
-def combine_unseen(out_of_fold: OutOfFold, combiner: Combiner) -> Combined:
-    """One answer for each held-out photo, by a combiner that has learned nothing from the photo's person.
+@dataclass(frozen=True, eq=False)
+class CrossFitted:
+    """Combiners for held-out photos, each of which has learned nothing from the person of the photos that it is for.
 
-    A combiner that learns is fitted to the other folds' people for each fold, so that its score is out of fold too: fitted to
-    everybody, it would be scored on answers that it has learned from. If only one fold is held out, its people are divided into
-    `GROUPS` groups, which take the place of folds.
+    Learned from everybody, a combiner would be scored on answers that it has learned from; these give a nested score.
+
+    Attributes:
+        groups: the group of each photo's person, shape (N,): the folds, where something is learned.
+        combiners: group -> its combiner, learned from the other groups' people.
+        of_folds: whether the groups are folds.
     """
-    if not combiner.learns:
-        return combiner.combine(out_of_fold.answers)
-    groups = out_of_fold.photos["fold"].to_numpy()
-    if len(np.unique(groups)) == 1:
-        groups = pd.factorize(out_of_fold.photos["person"])[0] % GROUPS
-    parts = []
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        fitted = _fitted_to(out_of_fold, combiner, groups != group)
-        parts.append((rows, fitted.combine(out_of_fold.answers.take(rows))))
-    return Combined.gathered(parts)
+
+    groups: NDArray[np.int64]
+    combiners: Mapping[int, Combiner]
+    of_folds: bool
+
+    def combine(self, out_of_fold: OutOfFold) -> Combined:
+        """One answer for each of the N photos; a person's photos answer together where the combiners say so."""
+        parts, persons = [], out_of_fold.persons
+        for group, combiner in self.combiners.items():
+            rows = np.flatnonzero(self.groups == group)
+            parts.append((rows, combiner.combine(out_of_fold.answers.take(rows), persons[rows])))
+        return parts[0][1] if len(parts) == 1 else Combined.gathered(parts)
+
+    @property
+    def by_fold(self) -> dict[int, Combiner]:
+        """Fold -> its combiner, for answers that its people may be trained on; empty where the groups are no folds."""
+        return dict(self.combiners) if self.of_folds else {}
 
 
-def combiners_by_fold(out_of_fold: OutOfFold, combiner: Combiner) -> dict[int, Combiner]:
-    """Fold -> the combiner that has learned nothing from this fold's people, for answers that they may be trained on.
+def cross_fit(out_of_fold: OutOfFold, learner: Learner) -> CrossFitted:
+    """Learns a combiner for each fold from the other folds' people.
 
-    Empty for a combiner that does not learn, and where only one fold is held out: there is nobody else to learn from.
+    If only one fold is held out, its people are divided into `GROUPS` groups, which take the place of folds. Where nothing is
+    learned, one combiner is for everybody.
     """
     folds = out_of_fold.photos["fold"].to_numpy()
-    if not combiner.learns or len(np.unique(folds)) == 1:
-        return {}
-    return {int(fold): _fitted_to(out_of_fold, combiner, folds != fold) for fold in np.unique(folds)}
+    if not learner.learns:
+        return CrossFitted(np.zeros(len(folds), np.int64), {0: fitted_to(out_of_fold, learner)}, of_folds=False)
+    of_folds = len(np.unique(folds)) > 1
+    groups = folds.astype(np.int64) if of_folds else pd.factorize(out_of_fold.photos["person"])[0] % GROUPS
+    combiners = {int(group): fitted_to(out_of_fold, learner, groups != group) for group in np.unique(groups)}
+    return CrossFitted(groups, combiners, of_folds)
 
 
-def _fitted_to(out_of_fold: OutOfFold, combiner: Combiner, rows: NDArray[np.bool_]) -> Combiner:
+def fitted_to(out_of_fold: OutOfFold, learner: Learner, rows: NDArray[np.bool_] | None = None) -> Combiner:
+    """The combiner that is learned from some photos, given as a mask (N,), or from all."""
+    rows = np.ones(len(out_of_fold.photos), bool) if rows is None else rows
     truth = {task: codes[rows] for task, codes in out_of_fold.truth.items()}
-    return combiner.fit(out_of_fold.answers.take(rows), truth, out_of_fold.photos["person"].to_numpy()[rows])
+    return learner.fit(out_of_fold.answers.take(rows), truth, out_of_fold.photos["person"].to_numpy()[rows])
 
 
-def evaluate(out_of_fold: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation], Combined]:
-    """Scores per task and of the 18-way label (key `label`), and the answers that were scored, by `combine_unseen`."""
-    combined = combine_unseen(out_of_fold, combiner)
-    return evaluations(out_of_fold.photos["person"], out_of_fold.truth, combined.label), combined
+def evaluate(out_of_fold: OutOfFold, combined: Combined) -> dict[str, Evaluation]:
+    """Scores per task and of the 18-way label (key `label`) of one answer for each held-out photo."""
+    return evaluations(out_of_fold.photos["person"], out_of_fold.truth, combined.label)
 
 
-def added_by(out_of_fold: OutOfFold, combiner: Combiner) -> dict[str, Difference]:
+def added_by(out_of_fold: OutOfFold, learner: Learner) -> dict[str, Difference]:
     """What each run or table adds: 18-way macro F1 of all minus that without it, with its 95 % interval.
 
-    A combiner that learns is fitted again without it. A negative value reveals a voter that hurts. A voter that is
+    What is learned is learned again without it. A negative value reveals a voter that hurts. A voter that is
     the only one of its task is left out.
     """
     answers, truth = out_of_fold.answers, out_of_fold.label
@@ -203,12 +224,16 @@ def added_by(out_of_fold: OutOfFold, combiner: Combiner) -> dict[str, Difference
         for source in answers.sources
         if {voter.task for voter in answers.voters if voter.source != source} == set(answers.classes)
     ]
-    with_source = combine_unseen(out_of_fold, combiner).label if spare else truth
+
+    def label_of(part: OutOfFold) -> NDArray[np.int64]:
+        return cross_fit(part, learner).combine(part).label
+
+    with_source = label_of(out_of_fold) if spare else truth
     return {
         source: difference(
             out_of_fold.photos["person"],
             truth,
-            combine_unseen(replace(out_of_fold, answers=answers.without(source)), combiner).label,
+            label_of(replace(out_of_fold, answers=answers.without(source))),
             with_source,
             len(LABELS),
         )

@@ -119,7 +119,7 @@ def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
     if not record.read_combiner().averages:
         exact = orch("predict", "PHOTOS", "--cascade", workspace=record.root)
         raise ConfigError(
-            f"a measured cascade is for votes that average (soft). For a {record.strategy} vote, `{exact}` stops where the rest "
+            f"a measured cascade is for votes that average (soft). For a {record.strategy.title}, `{exact}` stops where the rest "
             "cannot change the answer, as far as the vote can tell."
         )
     check_rate(rate, photos)

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from orchestrator.artifacts.ensembles import EnsembleRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.combining.combiners import COMBINERS, Combiner
+from orchestrator.combining.combiners import Combiner
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS
+from orchestrator.core.strategies import Strategy
 from orchestrator.ensembling.external import read_external
+from orchestrator.ensembling.learning import plain_combiner
 from orchestrator.inference.member import MemberFiles, load_members
 from orchestrator.inference.predictor import Predictor, start_predictor
 
@@ -33,7 +35,7 @@ def open_predictor(
         record: its record.
         device: `cpu`, `cuda` or `cuda:N`.
         loaded: called with (members loaded, members in all).
-        strategy: voting strategy to use instead of the ensemble's own.
+        strategy: words of `--strategy`, to use instead of the ensemble's own.
         sharing: as in `start_runtime`.
 
     Raises:
@@ -53,18 +55,20 @@ def open_predictor(
     members = load_members(files, device, loaded)
     tables = [replace(read_external(record.folder / table.file), name=table.name) for table in record.external]
     weights = {task: record.members_per_run(task) for task in TASKS}
-    is_own = strategy is None or strategy == record.strategy
-    combiner = record.read_combiner() if is_own else _unfitted(strategy or "", workspace)
+    other = None if strategy is None else Strategy.parse(strategy)
+    is_own = other is None or other == record.strategy
+    combiner = record.read_combiner() if is_own else _plain(other or record.strategy, workspace)
     return start_predictor(members, combiner, device, sharing=sharing, external=tables, external_weights=weights)
 
 
-def _unfitted(strategy: str, workspace: Workspace) -> Combiner:
+def _plain(strategy: Strategy, workspace: Workspace) -> Combiner:
     """A combiner to use instead of the ensemble's own.
 
     Raises:
         ConfigError: it would have to be learned first.
     """
-    if COMBINERS[strategy].learns:
-        make = orch("ensemble", "--strategy", strategy, workspace=workspace.root)
-        raise ConfigError(f"--strategy {strategy} is learned when an ensemble is built: `{make}` builds one.")
-    return COMBINERS[strategy]()
+    if strategy.learns:
+        make = orch("ensemble", *strategy.options, workspace=workspace.root)
+        asked = " ".join(strategy.options)
+        raise ConfigError(f"{asked} is learned when an ensemble is built: `{make}` builds one.")
+    return plain_combiner(strategy)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.combining import STRATEGIES
 from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice
 from orchestrator.core.extras import missing_of, require
 from orchestrator.core.labels import JOINT
+from orchestrator.core.strategies import Strategy
 
 __all__ = [
     "ENGINES", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "Precision", "PredictionOptions", "check_cascade",
@@ -48,7 +48,7 @@ class PredictionOptions:
     """How an ensemble is asked, as the commands' options say.
 
     Attributes:
-        strategy: `soft` or `hard`; None: the ensemble's own.
+        strategy: words of `--strategy`; None: the ensemble's own.
         engine: `auto`, `torch`, `onnx` or `openvino`.
         precision: `auto`, or `fp32`: no engine whose answers differ from torch's by over 1e-4.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -76,10 +76,12 @@ class PredictionOptions:
         for option, value, allowed in (
             ("--on-error", self.on_error, ON_ERROR),
             ("--precision", self.precision, PRECISIONS),
-            ("--strategy", self.strategy, STRATEGIES),
         ):
             with mistakes.collect():
                 check_choice(option, value, allowed)
+        with mistakes.collect():
+            if self.strategy is not None:
+                Strategy.parse(self.strategy)
         with mistakes.collect():
             check_device(self.device)
         with mistakes.collect():

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combined, Combiner
 from orchestrator.core.arguments import check_range, check_sequence
-from orchestrator.core.errors import DataError, Problem, check_choice
+from orchestrator.core.errors import ConfigError, DataError, Problem, check_choice
 from orchestrator.core.stages import UNTIMED, Stages
 from orchestrator.ensembling.external import ExternalRows, ExternalTable
 from orchestrator.inference.cascade import Cascade
@@ -126,6 +127,7 @@ class Predictor:
         cascade: Cascade | None = None,
         already_read: Sequence[ReadResult] = (),
         rows: ExternalRows | None = None,
+        people: Sequence[str | None] | None = None,
         stages: Stages = UNTIMED,
         done: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> Predictions:
@@ -135,6 +137,8 @@ class Predictor:
             photos: paths, bytes of files, or decoded pixels.
             on_error: `fail`; or `mark`: a photo that cannot be read gets an answer with an error and no label.
             batch, cascade, already_read, rows, stages: as in `predict`.
+            people: who is on each photo, None where that is not known: photos of one person answer together, where the combiner
+                has learned how. None: each photo answers alone.
             done: called with (photos done, photos in all).
 
         Raises:
@@ -146,14 +150,40 @@ class Predictor:
         """
         check_choice("--on-error", on_error, ON_ERROR)
         check_sequence("photos", photos)
-        strategy, parts, answered = self.combiner.name, list[Predictions](), 0
+        parts, batches, answered = list[Predictions](), list[Batch](), 0
         way_out = "with --on-error mark their rows stay empty"
         for of_batch in self.predict(photos, on_error == "mark", batch, cascade, already_read, way_out, rows, stages):
             names = [_name_of(photos[number], number) for number in range(answered, answered + len(of_batch))]
-            parts.append(predictions_of(of_batch, strategy, names))
+            parts.append(predictions_of(of_batch, self.combiner, names))
+            batches += [of_batch] if people is not None else []
             answered += len(of_batch)
             done(answered, len(photos))
-        return Predictions.concatenated(parts) if parts else Predictions.none(strategy)
+        if not parts:
+            return Predictions.none(self.combiner)
+        alone = Predictions.concatenated(parts)
+        if people is None or self.combiner.people is None:
+            return alone
+        if len(people) != len(photos):
+            raise ConfigError(f"got {len(people)} people for {len(photos)} photos.")
+        return self._together(alone, [of_batch for of_batch in batches if len(of_batch.read)], people)
+
+    def _together(self, alone: Predictions, batches: Sequence[Batch], people: Sequence[str | None]) -> Predictions:
+        """The answers where photos of one person answer together.
+
+        Args:
+            alone: the answers of each photo alone.
+            batches: the batches with photos that could be read.
+            people: who is on each photo.
+        """
+        read = np.array([number for number in range(len(alone)) if number not in alone.errors], np.int64)
+        answers = Answers.stacked([of_batch.answers for of_batch in batches if of_batch.answers is not None])
+        persons = np.asarray(pd.factorize(np.array([people[number] for number in read.tolist()], object))[0], np.int64)
+        combined, changed = self.combiner.combine(answers, persons), alone.changed_by_external
+        if self.external:
+            of_members = answers.where(lambda voter: not voter.external)
+            changed = np.zeros(len(alone), bool)
+            changed[read] = self.combiner.combine(of_members, persons).label != combined.label
+        return alone.replaced(read, combined, combined.agreement(answers), changed)
 
     def predict(
         self,

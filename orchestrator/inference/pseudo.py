@@ -65,7 +65,7 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, PlanKey | None])
         ConfigError: members without a fold or of several plans, or external tables; with the commands that fix it.
     """
     runs, workspace = record.runs, record.root
-    fuse = orch("ensemble", "--strategy", record.strategy, workspace=workspace)
+    fuse = orch("ensemble", *record.strategy.options, workspace=workspace)
     cannot = "pseudo-labels are made fold by fold, which this ensemble does not allow"
     without = [run for chosen in runs.values() for run in chosen if plans[run] is None]
     if without:
@@ -76,18 +76,18 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, PlanKey | None])
         raise ConfigError(f"{cannot}: {why}. Train by folds: {' and '.join(again)}; then `{fuse}`.")
     if len({plan.digest for plan in plans.values() if plan}) > 1:
         listed = orch("runs", "list", workspace=workspace)
-        few = orch("ensemble", "--strategy", record.strategy, "--members", "TASK=RUN", workspace=workspace)
+        few = orch("ensemble", *record.strategy.options, "--members", "TASK=RUN", workspace=workspace)
         raise ConfigError(f"{cannot}: its runs follow several fold plans. Name runs of one plan (`{listed}`): `{few}`.")
     folds = {str(fold) for member in record.members if (fold := member.fold) is not None}
-    if record.read_combiner().learns and folds - set(record.combiners_by_fold):
+    if record.strategy.learns and folds - set(record.combiners_by_fold):
         soft = orch("ensemble", "--strategy", "soft", workspace=workspace)
         raise ConfigError(
-            f"{cannot}: what {record.strategy} has learned comes from the only people who are held out. Vote without learning: "
-            f"`{soft}`."
+            f"{cannot}: what {' '.join(record.strategy.options)} has learned comes from the only people who are held out. Vote "
+            f"without learning: `{soft}`."
         )
     if record.external:
         members = [word for task, chosen in runs.items() for word in ("--members", f"{task}={','.join(chosen)}")]
-        rebuild = orch("ensemble", "--strategy", record.strategy, *members, workspace=workspace)
+        rebuild = orch("ensemble", *record.strategy.options, *members, workspace=workspace)
         raise ConfigError(f"external tables have no folds. Build an ensemble without them: `{rebuild}`.")
 
 
@@ -155,13 +155,14 @@ def pseudo_label(
 def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, combiner: Combiner, threshold: float) -> pd.DataFrame:
     """Labels of some photos by the members that hold a fold out."""
     table: dict[str, Any] = {"path": [str(path.absolute()) for path in paths], "fold": fold}
+    of_fold = answers.where(lambda voter: voter.fold == fold)
+    answered = combiner.answerable({voter.task for voter in of_fold.voters})
+    probabilities = combiner.probabilities(of_fold.of(*answered))
     for task in TASKS:
-        of_fold = answers.of(task).where(lambda voter: voter.fold == fold)
-        if not of_fold.voters:  # a run that was trained over some of the folds
+        if task not in probabilities:  # a run that was trained over some of the folds
             table[task], table[confidence_column(task)] = "", 0.0
             continue
-        probabilities = combiner.probabilities(of_fold)
-        confidence, code = probabilities.max(axis=1), probabilities.argmax(axis=1)
+        confidence, code = probabilities[task].max(axis=1), probabilities[task].argmax(axis=1)
         table[task] = np.where(confidence >= threshold, np.array(CLASSES[task])[code], "")
         table[confidence_column(task)] = confidence.astype(np.float64).round(6)
     return pd.DataFrame(table)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.combining import PROBABILITY, STRATEGIES
+from orchestrator.combining import PROBABILITY
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, class_names
 
 if TYPE_CHECKING:
+    from orchestrator.combining.combiners import Combined, Combiner
     from orchestrator.inference.predictor import Batch
     from orchestrator.inference.reader import Unreadable
 
@@ -28,8 +29,8 @@ class Prediction:
         photo: the photo's path, or `photo N` where it was given as bytes or pixels.
         label: 0..17, or None when the photo could not be read.
         name: the label in words.
-        strategy: how the answers were combined.
-        shares: task -> class -> mean probability of a soft vote, or share of the votes in a hard one.
+        prefixes: task -> what its shares are: `p` probabilities, `share` shares of votes.
+        shares: task -> class -> its probability, or its share of the votes in a hard vote.
         agreement: the smallest share, over the tasks, of voters that chose the winning class: 1 when all agree; None when the
             photo could not be read.
         error: why the photo could not be read; empty otherwise.
@@ -42,7 +43,7 @@ class Prediction:
     photo: str
     label: int | None
     name: str
-    strategy: str
+    prefixes: Mapping[str, str]
     shares: dict[str, dict[str, float]]
     agreement: float | None
     error: str = ""
@@ -52,12 +53,15 @@ class Prediction:
     changed_by_external: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the class of each task by its name, `probabilities` of a soft vote, `shares` of a hard one, which are not
-        probabilities."""
+        """For JSON: the class of each task by its name; `probabilities`, or `shares` of the votes of tasks that vote hard."""
         classes = dict.fromkeys(TASKS) if self.label is None else class_names(self.label)
+        kinds: dict[str, dict[str, dict[str, float]]] = {
+            "probabilities" if prefix == PROBABILITY else "shares": {} for prefix in self.prefixes.values()
+        }
+        for task, shares in self.shares.items():
+            kinds["probabilities" if self.prefixes[task] == PROBABILITY else "shares"][task] = shares
         return {
-            "path": self.photo, "label": self.label, "name": self.name, **classes, "agreement": self.agreement,
-            "probabilities" if STRATEGIES[self.strategy].prefix == PROBABILITY else "shares": self.shares,
+            "path": self.photo, "label": self.label, "name": self.name, **classes, "agreement": self.agreement, **kinds,
             "asked": self.asked, "face_found": self.face_found, "changed_by_external": self.changed_by_external,
             "error": self.error or None, "error_kind": self.error_kind or None,
         }  # fmt: skip
@@ -69,9 +73,9 @@ class Predictions(Sequence[Prediction]):
 
     Attributes:
         photos: each photo's path, or `photo N` where it was given as bytes or pixels.
-        strategy: how the answers were combined.
+        combiner: how the answers were combined.
         label: 0..17, -1 where the photo could not be read, shape (N,).
-        shares: task -> mean probabilities of a soft vote, or shares of the votes in a hard one, shape (N, C), float64; NaN where
+        shares: task -> probabilities, or shares of the votes in a hard vote, shape (N, C), float64; NaN where
             the photo could not be read.
         agreement: the smallest share, over the tasks, of voters that chose the winning class, shape (N,); NaN likewise.
         asked: how many members answered for each photo, shape (N,).
@@ -81,7 +85,7 @@ class Predictions(Sequence[Prediction]):
     """
 
     photos: tuple[str, ...]
-    strategy: str
+    combiner: Combiner
     label: NDArray[np.int64]
     shares: Mapping[str, NDArray[np.float64]]
     agreement: NDArray[np.float64]
@@ -105,11 +109,11 @@ class Predictions(Sequence[Prediction]):
         number = range(len(self))[number]
         if number in self.errors:
             why = self.errors[number]
-            return Prediction(self.photos[number], None, "", self.strategy, {}, None, why.reason, why.kind)
+            return Prediction(self.photos[number], None, "", self.combiner.prefixes, {}, None, why.reason, why.kind)
         label, changed = int(self.label[number]), self.changed_by_external
         shares = {task: dict(zip(CLASSES[task], self.rounded[task][number].tolist(), strict=True)) for task in TASKS}
         return Prediction(
-            self.photos[number], label, LABELS[label], self.strategy, shares, round(float(self.agreement[number]), 4),
+            self.photos[number], label, LABELS[label], self.combiner.prefixes, shares, round(float(self.agreement[number]), 4),
             asked=int(self.asked[number]), face_found=self.face_found[number],
             changed_by_external=None if changed is None else bool(changed[number]),
         )  # fmt: skip
@@ -128,17 +132,36 @@ class Predictions(Sequence[Prediction]):
             for task, array in self.shares.items()
         }
 
-    @property
-    def prefix(self) -> str:
-        """Prefix of the columns of shares: `p` of probabilities, `share` of shares of votes."""
-        return STRATEGIES[self.strategy].prefix
+    def replaced(
+        self,
+        rows: NDArray[np.int64],
+        combined: Combined,
+        agreement: NDArray[np.float64],
+        changed_by_external: NDArray[np.bool_] | None,
+    ) -> Predictions:
+        """These predictions with other answers for some photos.
+
+        Args:
+            rows: index of each of n photos, shape (n,).
+            combined: their answers.
+            agreement: the attribute for these, shape (n,).
+            changed_by_external: the attribute for all photos.
+        """
+        label, agreed = self.label.copy(), self.agreement.copy()
+        label[rows], agreed[rows] = combined.label, agreement
+        shares = {task: array.copy() for task, array in self.shares.items()}
+        for task, array in shares.items():
+            array[rows] = combined.decisions[task].shares
+        return replace(
+            self, label=label, shares=shares, agreement=agreed, changed_by_external=changed_by_external
+        )  # fmt: skip
 
     @staticmethod
-    def none(strategy: str) -> Predictions:
+    def none(combiner: Combiner) -> Predictions:
         """Predictions with no row, for an empty list of photos."""
         shares = {task: np.zeros((0, len(CLASSES[task]))) for task in TASKS}
         numbers, counts = np.zeros(0), np.zeros(0, np.int64)
-        return Predictions((), strategy, counts, shares, numbers, counts, (), None, {})
+        return Predictions((), combiner, counts, shares, numbers, counts, (), None, {})
 
     @staticmethod
     def concatenated(parts: Sequence[Predictions]) -> Predictions:
@@ -147,7 +170,7 @@ class Predictions(Sequence[Prediction]):
         changed = [part.changed_by_external for part in parts if part.changed_by_external is not None]
         return Predictions(
             photos=tuple(photo for part in parts for photo in part.photos),
-            strategy=parts[0].strategy,
+            combiner=parts[0].combiner,
             label=np.concatenate([part.label for part in parts]),
             shares={task: np.concatenate([part.shares[task] for part in parts]) for task in TASKS},
             agreement=np.concatenate([part.agreement for part in parts]),
@@ -162,12 +185,12 @@ class Predictions(Sequence[Prediction]):
         )
 
 
-def predictions_of(batch: Batch, strategy: str, names: Sequence[str]) -> Predictions:
+def predictions_of(batch: Batch, combiner: Combiner, names: Sequence[str]) -> Predictions:
     """A batch's answers in the order of its photos, with empty rows for those that could not be read.
 
     Args:
         batch: answers of a predictor.
-        strategy: how they were combined.
+        combiner: how they were combined.
         names: the photos of the batch, those that could not be read among them.
     """
 
@@ -186,7 +209,7 @@ def predictions_of(batch: Batch, strategy: str, names: Sequence[str]) -> Predict
     faces = dict(zip(batch.read.tolist(), batch.faces, strict=True))
     return Predictions(
         photos=tuple(names),
-        strategy=strategy,
+        combiner=combiner,
         label=spread(None if combined is None else combined.label, -1),
         shares={task: spread(decisions[task].shares, np.nan) for task in TASKS} if decisions else nothing,
         agreement=spread(agreement, np.nan),

@@ -53,7 +53,8 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
             voters.append(_beside("combining.answers").Voter(task, member["run"], member["fold"]))
             arrays.append(part)
     answers = _beside("combining.answers").Answers(classes, 1, tuple(voters), tuple(arrays))
-    combined = _beside("combining.combiners").read_combiner(card["combiner"]).combine(answers)
+    combiner = _beside("combining.combiners").Combiner.from_dict(card["combiner"])
+    combined = combiner.combine(answers)
     label = int(combined.label[0])
     shares = {
         task["name"]: dict(
@@ -61,10 +62,10 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
         )
         for task in card["tasks"]
     }
-    combining = _beside("combining")
-    is_probability = combining.STRATEGIES[card["combiner"]["name"]].prefix == combining.PROBABILITY
-    numbers = "probabilities" if is_probability else "shares"
-    return {"label": label, "name": card["labels"][label], numbers: shares}
+    kinds: dict[str, Any] = {}
+    for task, prefix in combiner.prefixes.items():
+        kinds.setdefault("probabilities" if prefix == "p" else "shares", {})[task] = shares[task]
+    return {"label": label, "name": card["labels"][label], **kinds}
 
 
 def _beside(module: str) -> Any:

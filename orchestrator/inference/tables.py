@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.combining import PROBABILITY, SHARE
 from orchestrator.core.errors import escape_non_utf8
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS, columns_of, decompose, joint_probabilities
 from orchestrator.core.outputs import Output, replace_output, suffix_of
@@ -35,7 +36,7 @@ def write_answers(output: Output, answers: Predictions) -> None:
     """Writes a table in the format of its name's ending: .csv, .parquet or .json (as `--json` prints).
 
     Its columns: path, label (0 to 17), name; the class of each task; agreement, the smallest share over the tasks of members that
-    chose the winning class; each task's probabilities as `p(mask wear)`, after a hard vote the shares of votes as
+    chose the winning class; each task's probabilities as `p(mask wear)`, of a task that votes hard the shares of votes as
     `share(mask wear)`; error. A photo that could not be read has an error, and nothing else.
     """
     suffix = suffix_of(output)
@@ -53,12 +54,13 @@ def write_answers(output: Output, answers: Predictions) -> None:
 def write_probabilities(path: Path, keys: Sequence[str], answers: Predictions) -> None:
     """Writes a parquet table: key, label, every task's probabilities, and the 18-way product.
 
-    Columns are named `p(...)` after a soft vote and `share(...)` after a hard one.
+    Columns are named `p(...)`; of a task that votes hard, and of the product where any does, `share(...)`.
     """
     table: dict[str, Sequence[Any]] = {"path": [escape_non_utf8(key) for key in keys], "label": _labels(answers)}
     table |= _shares(answers)
-    joint = joint_probabilities(answers.rounded)
-    table |= {column: _cells(joint[:, code]) for code, column in enumerate(columns_of(JOINT, answers.prefix))}
+    joint, prefixes = joint_probabilities(answers.rounded), answers.combiner.prefixes.values()
+    prefix = SHARE if SHARE in prefixes else PROBABILITY
+    table |= {column: _cells(joint[:, code]) for code, column in enumerate(columns_of(JOINT, prefix))}
     table["agreement"] = _agreement(answers)
     table["asked"] = answers.asked.tolist()
     table["face_found"] = answers.face_found
@@ -89,7 +91,7 @@ def _shares(answers: Predictions) -> dict[str, list[float | None]]:
     return {
         column: _cells(answers.rounded[task][:, code])
         for task in TASKS
-        for code, column in enumerate(columns_of(task, answers.prefix))
+        for code, column in enumerate(columns_of(task, answers.combiner.prefixes[task]))
     }
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
@@ -62,6 +63,61 @@ def test_scores_are_scikit_learns_of_what_predict_answers(fused: Path, strangers
     assert sum(part.photos for part in whole) == 84
     right = sum(part.photos * part.accuracy for part in whole) / 84
     assert right == pytest.approx(result.evaluation["age"].scores.accuracy)
+
+
+def test_a_persons_photos_answer_together(
+    orch: Orch, trained: Path, people: Path, strangers: Path, tmp_path: Path
+) -> None:
+    """Never two ages or genders for one person, and the scores are of these answers."""
+    workspace = Path(shutil.copytree(trained, tmp_path / "runs"))
+    done = orch("ensemble", "--pool-people", "--decide", "macro-f1", "-w", workspace, "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert (record["id"], record["pool_people"]) == ("soft-0001", True)
+    out_of_fold = pd.read_parquet(workspace / "soft-0001" / "out_of_fold.parquet")
+    assert (out_of_fold.groupby("person")[["age", "gender"]].nunique() == 1).all().all()
+    result = api.evaluate(strangers, workspace=workspace, engine="torch", device="cpu")
+    photos = read(strangers)
+    names = dict(zip(map(str, photos.paths), photos.table["person"], strict=True))
+    predicted = api.predict(photos.paths, workspace=workspace, people=names, engine="torch", device="cpu").answers
+    table = pd.DataFrame(
+        {"person": list(names.values()), "age": predicted.label % 3, "gender": predicted.label // 3 % 2}
+    )
+    assert (table.groupby("person")[["age", "gender"]].nunique() == 1).all().all()
+    truth = compose(*(SPECIALISTS[task].label(photos.table) for task in TASKS))
+    assert result.evaluation["label"].scores.accuracy == pytest.approx(accuracy_score(truth, predicted.label))
+    alone = api.predict(photos.paths, workspace=workspace, engine="torch", device="cpu").answers
+    assert (alone.label // 6 == predicted.label // 6).all()  # the mask is a photo's own
+    some = {path: name for path, name in names.items() if name != photos.table["person"][0]}
+    partly = api.predict(photos.paths, workspace=workspace, people=some, engine="torch", device="cpu", batch=5).answers
+    known = np.array([path in some for path in names])
+    assert (partly.label[known] == predicted.label[known]).all()
+    assert (partly.label[~known] == alone.label[~known]).all()
+    assert partly.agreement[~known] == pytest.approx(alone.agreement[~known])
+    folders = orch(
+        "predict", people / "train/images", "-w", workspace, "--pool-people", "folder", "--json", "--engine", "torch"
+    )
+    assert folders.code == 0, folders.err
+    assert "photos of one person answer together: 24 people on 168 photos" in folders.err
+    by_folder = pd.DataFrame(json.loads(folders.out)).assign(folder=lambda rows: rows["path"].str.rpartition("/")[0])
+    assert (by_folder.groupby("folder")[["age", "gender"]].nunique() == 1).all().all()
+
+
+def test_people_that_an_ensemble_cannot_use_are_refused_with_the_way_out(
+    orch: Orch, people: Path, fused: Path, tmp_path: Path
+) -> None:
+    images = people / "eval/images"
+    done = orch("predict", images, "-w", fused, "--pool-people", "folder")
+    assert done.code == 2
+    fault = "soft-0001 (soft vote) has not learned how a person's photos answer together"
+    assert f"{fault}: `orch ensemble --strategy soft --pool-people" in " ".join(done.err.split())
+    done = orch("predict", images, "-w", fused, "--pool-people", "person")
+    assert "--pool-people person; allowed: folder, or with --eval a column of info.csv" in done.err
+    evaluation = ("predict", "--eval", people / "eval", "--out", tmp_path / "s.csv", "-w", fused)
+    done = orch(*evaluation, "--pool-people", "person")
+    assert "has no such column; it has ImageID, ans" in " ".join(done.err.split())
+    done = orch("predict", images, "-w", fused, "--pool-people", "folder", "--cascade")
+    assert "--pool-people needs all members' answers" in done.err
 
 
 def test_people_of_the_training_are_refused_and_left_out_on_request(

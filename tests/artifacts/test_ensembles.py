@@ -96,10 +96,13 @@ def test_a_record_reads_as_it_was_written_and_other_shapes_are_named(orch: Orch,
 def test_a_combiner_that_this_version_does_not_know_is_named(orch: Orch, people: Path, workspace: Path) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     record = workspace / "soft-0001" / ENSEMBLE
-    edit_sealed(record, combiner={"name": "stacked", "weights": []})
+    edit_sealed(record, strategy="stacked")
     predict = ("predict", people / "eval/images", "-w", workspace)
     for command in (predict, (*predict, "--cascade"), ("workspace", "check", "-w", workspace)):
         done = orch(*command)
         assert done.code in (1, 2), done.err
-        assert "combined by 'stacked'; this version of orch knows soft, hard" in done.err + done.out
+        assert (
+            "combined in a way that this version of orch does not know: --strategy stacked; allowed: soft, hard"
+            in done.err + done.out
+        )
         assert "Use the version that built it." in done.err + done.out

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.artifacts.workspace import WORKSPACE_FORMAT
 from orchestrator.core.sealed import write_sealed
-from tests.conftest import Done, edit_sealed, hashes, listed, tiny
+from tests.conftest import SOFT, Done, edit_sealed, hashes, listed, tiny
 
 Orch = Callable[..., Done]
 
@@ -54,7 +54,7 @@ def test_a_sealed_record_of_other_values_is_named(
 ) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     assert orch("runs", "note", "age-0001", "x", "-w", workspace).code == 0
-    cascade = {"photos": 1, "combiner": {"name": "soft"}, "changed": 0, "changed_at_most_95": 0, "cascade": {}}
+    cascade = {"photos": 1, "combiner": SOFT.as_dict(), "changed": 0, "changed_at_most_95": 0, "cascade": {}}
     write_sealed(workspace / "soft-0001" / "cascade.json", "cascade", "soft-0001", 3, cascade)
     (path,) = workspace.glob(file)
     edit_sealed(path, **changes)

@@ -1,18 +1,28 @@
 """`orch ensemble`: scores, several runs, what is refused."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.combining import STRATEGIES
+from orchestrator.artifacts.held_out import held_out_of
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.combining.combiners import Combiner
 from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.core.metrics import macro_f1
+from orchestrator.core.strategies import VOTES
+from orchestrator.ensembling.out_of_fold import join
 from tests.conftest import Done, edit_sealed
 
 Orch = Callable[..., Done]
+
+RUNS = ("age-0001", "gender-0001", "mask-0001")
 
 
 def test_an_ensemble_prints_and_saves_its_scores(orch: Orch, workspace: Path) -> None:
@@ -37,6 +47,59 @@ def test_an_ensemble_prints_and_saves_its_scores(orch: Orch, workspace: Path) ->
     assert json.loads(again.out)["evaluation"]["label"] == record["evaluation"]["label"]
 
 
+def test_what_is_learned_is_scored_nested_with_the_plain_figure_and_the_gap_beside_it(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    words = ("--calibrate", "vector", "--decide", "macro-f1", "-w", workspace)
+    shown = orch("ensemble", *words)
+    assert shown.code == 0, shown.err
+    assert "plain, on those it was learned from; nested, on others" in " ".join(shown.out.split())
+    record = json.loads(orch("ensemble", *words, "--json").out)
+    assert (record["id"], record["strategy"], record["calibrate"], record["decide"]) == (
+        "soft-0002", "soft", "vector", "macro-f1",
+    )  # fmt: skip
+    plain, nested = record["plain"]["label"], record["evaluation"]["label"]["macro_f1"]
+    row = next(
+        line.split() for line in shown.out.splitlines() if line.split()[:1] == ["18-way"] and len(line.split()) == 4
+    )
+    assert row[1:] == [f"{plain:.4f}", f"{nested:.4f}", f"{plain - nested:+.4f}"]
+    table = pd.read_parquet(workspace / "soft-0002" / "out_of_fold.parquet")
+    whole = Combiner.from_dict(record["combiner"])
+    by_fold = {int(fold): Combiner.from_dict(value) for fold, value in record["combiners_by_fold"].items()}
+    joined = join({name: held_out_of(Workspace(workspace), Workspace(workspace).run(name)) for name in RUNS})
+    truth = joined.label
+    assert plain == pytest.approx(macro_f1(truth, whole.combine(joined.answers).label, 18))
+    for fold, combiner in by_fold.items():
+        rows = (joined.photos["fold"] == fold).to_numpy()
+        assert np.array_equal(combiner.combine(joined.answers.take(rows)).label, table["label"].to_numpy()[rows])
+    listed = orch("ensembles", "list", "-w", workspace, "--json")
+    assert "soft-0002" in listed.out
+    answers = json.loads(orch("predict", people / "eval/images", "-w", workspace, "--json", "--engine", "torch").out)
+    plainly = json.loads(
+        orch(
+            "predict", people / "eval/images", "-w", workspace, "--json", "--engine", "torch", "--strategy", "soft"
+        ).out
+    )
+    for answer, bare in zip(answers, plainly, strict=True):
+        age = np.array([list(bare["probabilities"]["age"].values())])
+        calibrated = whole.calibrations["age"].apply(age)[0]
+        assert list(answer["probabilities"]["age"].values()) == pytest.approx(calibrated, abs=1e-4)
+
+
+def test_an_ensemble_built_again_as_its_advice_says_is_the_same(orch: Orch, workspace: Path) -> None:
+    words = ("--strategy", "mask=hard,age=power:0.5")
+    first = json.loads(orch("ensemble", *words, "-w", workspace, "--json").out)
+    assert first["id"] == "mixed-0001"
+    record = Workspace(workspace).ensemble("mixed-0001")
+    command = re.search(r"`orch ([^`]*)`", record.rebuild_advice())
+    assert command
+    assert orch(*shlex.split(command[1])).code == 0
+    again = Workspace(workspace).ensemble("mixed-0002")
+    assert (again.combiner, again.strategy, again.evaluation) == (record.combiner, record.strategy, record.evaluation)
+    table = pd.read_parquet(workspace / "mixed-0001" / "out_of_fold.parquet")
+    assert {"share(mask wear)", "p(age <30)", "p(gender male)"} <= set(table.columns)
+
+
 def test_wrong_ensembles_are_refused_with_everything_at_once(orch: Orch, people: Path, workspace: Path) -> None:
     edit_sealed(workspace / "age-0001" / "run.json", status="unfinished")
     (workspace / "age-0001" / "fold-1" / "member.json").unlink()
@@ -50,7 +113,7 @@ def test_wrong_ensembles_are_refused_with_everything_at_once(orch: Orch, people:
 
 def test_an_unknown_strategy_is_refused(orch: Orch, workspace: Path) -> None:
     stderr = orch("ensemble", "--strategy", "sft", "-w", workspace).err
-    assert f"--strategy sft; allowed: {', '.join(STRATEGIES)}. Did you mean 'soft'?" in stderr
+    assert f"--strategy sft; allowed: {', '.join(VOTES)}. Did you mean 'soft'?" in stderr
 
 
 def test_changed_held_out_tables_are_refused(orch: Orch, workspace: Path) -> None:

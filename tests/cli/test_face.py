@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.combining.combiners import SoftVote
 from orchestrator.core.commands import orch as orch_command
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.store import build_stores
@@ -25,7 +24,7 @@ from orchestrator.inference.shared_backbone import unshared
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import train_all
 from orchestrator.specialists import SPECIALISTS
-from tests.conftest import TINY, Done, edit_sealed, hashes, listening, member_files, tiny, train
+from tests.conftest import SOFT, TINY, Done, edit_sealed, hashes, listening, member_files, tiny, train
 
 Orch = Callable[..., Done]
 FACE = ("face=0.3", "crop=0.8", "anchor=1")
@@ -71,7 +70,7 @@ def test_a_member_predicts_from_the_crops_that_it_was_scored_on(orch: Orch, peop
     table = pd.concat(
         [table[table["path"].map(boxes.get).notna()].head(6), table[table["path"].map(boxes.get).isna()].head(6)]
     )
-    predictor = start_predictor([member], SoftVote(), sharing=False)
+    predictor = start_predictor([member], SOFT, sharing=False)
     prepared = [predictor.reader.prepare(decode(people / "train" / path)) for path in table["path"]]
     assert [photo.face_found for photo in prepared] == [boxes[path] is not None for path in table["path"]]
     pixels = np.stack([photo.pixels[geometry] for photo in prepared])

@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from orchestrator.core.strategies import Strategy
 from tests.conftest import Done, tiny
 
 Orch = Callable[..., Done]
@@ -98,8 +99,8 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     old.parent.mkdir()
     info = pd.read_csv(people / "eval" / "info.csv")
     info.assign(ans=[row % 18 for row in range(len(info))]).to_csv(old, index=False)
-    build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0001"]), external=[read_external(old)])
-    build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0002"]))
+    build_ensemble(workspace, Strategy.parse(), choose_runs(workspace, ["age=age-0001"]), external=[read_external(old)])
+    build_ensemble(workspace, Strategy.parse(), choose_runs(workspace, ["age=age-0002"]))
     for name in ("soft-0001", "soft-0002"):
         write_sealed(
             folder / name / "cascade.json", "cascade", name, 2, {"cascade": {"rate": 0.0, "sure": None, "spread": {}}}

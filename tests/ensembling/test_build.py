@@ -12,6 +12,7 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.errors import WorkspaceError
 from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.core.strategies import Strategy
 from orchestrator.ensembling import build as ensembling
 from orchestrator.ensembling.build import build_ensemble
 from orchestrator.ensembling.out_of_fold import OutOfFold
@@ -38,7 +39,7 @@ def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(
 
     monkeypatch.setattr(space, "lock", DeletedFirst)
     with pytest.raises(WorkspaceError, match="mask-0001: deleted by another command"):
-        build_ensemble(space, "soft", runs)
+        build_ensemble(space, Strategy.parse(), runs)
     assert not list(three_runs.glob("soft-*"))
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from orchestrator.artifacts.ensembles import EnsembleMember, EnsembleRecord
 from orchestrator.combining.answers import Answers, Voter
-from orchestrator.combining.combiners import SoftVote
 from orchestrator.combining.votes import soft_vote
 from orchestrator.core.errors import DataError
 from orchestrator.core.labels import (
@@ -24,9 +23,10 @@ from orchestrator.core.labels import (
     decompose,
     joint_probabilities,
 )
+from orchestrator.core.strategies import Strategy
 from orchestrator.ensembling.external import ExternalRows, ExternalTable, deduplicated, read_external
 from orchestrator.experiments.submissions import read_submission
-from tests.conftest import Done
+from tests.conftest import SOFT, Done
 
 Orch = Callable[..., Done]
 
@@ -339,13 +339,13 @@ def test_a_table_weighs_as_much_as_a_run_whatever_its_folds(folds: int, photos: 
     rng = np.random.default_rng(folds)
     task, classes = "age", CLASS_COUNTS["age"]
     members = [EnsembleMember(task, run, fold, "", "", "") for run in ("age-0001", "age-0002") for fold in range(folds)]
-    record = EnsembleRecord(Path(), "soft-0001", {"name": "soft"}, "", tuple(members))
+    record = EnsembleRecord(Path(), "soft-0001", Strategy.parse(), SOFT.as_dict(), "", tuple(members))
     own = rng.dirichlet(np.ones(classes), photos)
     labels = ExternalTable("old.csv", tuple(map(str, range(photos))), {task: np.eye(classes)[np.zeros(photos, int)]})
     voters = tuple(Voter(task, member.run, member.fold) for member in members)
     answers = Answers(CLASS_COUNTS, photos, voters, (own,) * len(voters))
     weights = {task: record.members_per_run(task)}
-    both = SoftVote().decide(answers.with_voters(labels.answers(np.arange(photos), weights)).of(task))
+    both = SOFT.votes[task].decide(answers.with_voters(labels.answers(np.arange(photos), weights)).of(task))
     assert np.allclose(both.shares, (2 * own + labels.by_task[task]) / 3, atol=1e-5)  # two runs and a table
 
 

@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.combining.answers import Answers, Voter
-from orchestrator.combining.combiners import COMBINERS, SoftVote
 from orchestrator.combining.votes import agreement, hard_vote, soft_vote
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import CLASS_COUNTS
+from orchestrator.core.strategies import Strategy
+from orchestrator.ensembling.learning import plain_combiner
 from orchestrator.inference.cascade import EXACT, Cascade, ask, calibrate, simulate
-from tests.conftest import Done
+from tests.conftest import HARD, SOFT, Done
 
 Orch = Callable[..., Done]
+
+PLAIN = ["soft", "hard", "geometric", "power:0.5"]
 
 
 def members_like(photos: int, members: int, noise: float, seed: int) -> Answers:
@@ -39,13 +42,11 @@ def of_mask(*members: np.ndarray) -> Answers:
     return Answers({"mask": members[0].shape[1]}, len(members[0]), voters, members)
 
 
-@given(
-    st.integers(1, 7), st.integers(1, 40), st.sampled_from(list(COMBINERS)), st.floats(0, 3), st.integers(0, 2**32 - 1)
-)
+@given(st.integers(1, 7), st.integers(1, 40), st.sampled_from(PLAIN), st.floats(0, 3), st.integers(0, 2**32 - 1))
 def test_an_exact_cascade_never_changes_a_choice(
     members: int, photos: int, strategy: str, noise: float, seed: int
 ) -> None:
-    answers, combiner = members_like(photos, members, noise, seed), COMBINERS[strategy]()
+    answers, combiner = members_like(photos, members, noise, seed), plain_combiner(Strategy.parse(strategy))
     for task in answers.classes:
         own = answers.of(task)
         rounded = [np.round(array, 1) + np.float32(0.01) for array in own.probabilities]  # ties occur
@@ -53,7 +54,8 @@ def test_an_exact_cascade_never_changes_a_choice(
         settled = partial(EXACT.settled, combiner=combiner)
         some = ask(own.voters, [array.__getitem__ for array in rounded], photos, settled)
         few, all_ = (
-            combiner.decide(Answers(own.classes, photos, own.voters, tuple(arrays))) for arrays in (some, rounded)
+            combiner.votes[task].decide(Answers(own.classes, photos, own.voters, tuple(arrays)))
+            for arrays in (some, rounded)
         )
         assert np.array_equal(few.choice, all_.choice)
         is_asked = np.stack([array.any(axis=1) for array in some])
@@ -63,8 +65,8 @@ def test_an_exact_cascade_never_changes_a_choice(
 
 def test_unanimous_members_need_a_majority_of_votes_and_no_more() -> None:
     sure = np.tile(np.float32([1, 0, 0]), (4, 1))
-    for combiner in COMBINERS.values():
-        settled = partial(EXACT.settled, combiner=combiner())
+    for combiner in (SOFT, HARD):
+        settled = partial(EXACT.settled, combiner=combiner)
         some = ask(of_mask(*[sure] * 5).voters, [sure.__getitem__] * 5, 4, settled)
         assert [bool(array.any()) for array in some] == [True, True, True, False, False]
 
@@ -78,7 +80,7 @@ def test_shares_and_agreement_count_those_who_were_asked() -> None:
 
 
 def test_the_rate_holds_on_photos_that_the_sureness_was_not_chosen_on() -> None:
-    answers, combiner = members_like(20_000, 5, 0.8, seed=1), SoftVote()
+    answers, combiner = members_like(20_000, 5, 0.8, seed=1), SOFT
     first, second = answers.take(slice(10_000)), answers.take(slice(10_000, None))
     chosen, curve = calibrate(first, combiner, 0.002)
     assert curve[0].changed == 0
@@ -100,11 +102,11 @@ def test_sureness_by_hand() -> None:
     variance = (0.1 * (1 - 0.25 + 1e-4) ** 1.5 + 0.02) / 2
     error = (variance * 2 / (4 * 2)) ** 0.5
     for sure, settled in ((0.5 / error - 0.01, True), (0.5 / error + 0.01, False)):
-        assert Cascade(0.1, sure, {"mask": 0.1}).settled(so_far, pending, SoftVote()).tolist() == [settled]
+        assert Cascade(0.1, sure, {"mask": 0.1}).settled(so_far, pending, SOFT).tolist() == [settled]
 
 
 def test_a_rate_that_the_photos_cannot_show_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"100 photos cannot show a rate of 0.001 changed labels: give at least 3,000"
     ):
-        calibrate(members_like(100, 3, 0.5, 0), SoftVote(), 0.001)
+        calibrate(members_like(100, 3, 0.5, 0), SOFT, 0.001)

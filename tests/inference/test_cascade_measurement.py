@@ -16,8 +16,8 @@ from sklearn.metrics import f1_score
 
 from orchestrator.artifacts.ensembles import CASCADE
 from orchestrator.combining.answers import Answers
-from orchestrator.combining.combiners import Combiner, HardVote, SoftVote
-from orchestrator.combining.votes import Decision
+from orchestrator.combining.calibration import Calibration
+from orchestrator.combining.combiners import Combiner
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.labels import TASKS, compose
 from orchestrator.data.readers import read
@@ -32,28 +32,20 @@ from orchestrator.inference.cascade_measurement import (
 )
 from orchestrator.specialists import TRAINABLE
 from orchestrator.synthetic.people import write_people
-from tests.conftest import Done, tiny, train
+from tests.conftest import HARD, SOFT, Done, tiny, train
 from tests.inference.test_cascade import members_like
 
 Orch = Callable[..., Done]
 
 
-class Tempered(Combiner):
-    """Another mean: its answers are not those that the cascade was measured for."""
-
-    name, how, averages = "tempered", "As a soft vote, with a temperature.", True
-
-    def decide(self, answers: Answers) -> Decision:
-        return SoftVote().decide(answers)
-
-    def as_dict(self) -> dict[str, object]:
-        return {"name": self.name, "temperature": 2.0}
+TEMPERED = Combiner(SOFT.votes, {"age": Calibration(((0.5,) * 3,), ((0.0,) * 3,))})
+"""Another mean: its answers are not those that the cascade was measured for."""
 
 
 def kept(folder: Path, cascade: Cascade) -> Measured:
     """A cascade's file, as `orch cascade` writes it."""
     point = Point(cascade, 0.5, 0.01, np.zeros(100, np.int64))
-    measured = Measured(point, [Point(EXACT, 0.8, 0.0, point.label), point], 100, None, None, SoftVote().as_dict())
+    measured = Measured(point, [Point(EXACT, 0.8, 0.0, point.label), point], 100, None, None, SOFT.as_dict())
     folder.mkdir(exist_ok=True)
     save_cascade(folder, measured)
     return measured
@@ -63,11 +55,11 @@ def test_a_cascade_survives_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "soft-0001"
     for cascade in (Cascade(0.01, 2.5, {"age": 0.5, "mask": 0.0}), EXACT):
         measured = kept(folder, cascade)
-        read_back = read_cascade(folder, SoftVote())
+        read_back = read_cascade(folder, SOFT)
         assert read_back == SavedCascade(cascade, 100, 0.01, measured.changed_at_most)
-    assert read_cascade(folder, HardVote()) is None
-    assert read_cascade(folder, Tempered()) is None  # measured for another mean
-    assert read_cascade(tmp_path, SoftVote()) is None
+    assert read_cascade(folder, HARD) is None
+    assert read_cascade(folder, TEMPERED) is None  # measured for another mean
+    assert read_cascade(tmp_path, SOFT) is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "bit", "other", "shape", "folder", "link", "binary"])
@@ -89,13 +81,13 @@ def test_a_damaged_cascade_is_told_with_a_way_out_that_works(tmp_path: Path, dam
             "other": (other / CASCADE).read_bytes(), "shape": b"[]", "binary": b"\xff\xfe\x00",
         }[damage])  # fmt: skip
     with pytest.raises(DamagedError, match=r"cascade\.json: .*orch cascade PHOTOS --ensemble soft-0001") as error:
-        read_cascade(folder, SoftVote())
+        read_cascade(folder, SOFT)
     aside = re.search(r"`(mv [^`]*)`", str(error.value))
     assert aside
     subprocess.run(aside[1], shell=True, check=True)
-    assert read_cascade(folder, SoftVote()) is None
+    assert read_cascade(folder, SOFT) is None
     kept(folder, EXACT)
-    assert read_cascade(folder, SoftVote()) is not None
+    assert read_cascade(folder, SOFT) is not None
 
 
 def test_the_command_measures_keeps_and_uses_a_cascade(
@@ -139,7 +131,7 @@ def test_the_command_measures_keeps_and_uses_a_cascade(
 class Asked:
     """A predictor of answers that are known."""
 
-    combiner = SoftVote()
+    combiner = SOFT
 
     def __init__(self, answers: Answers) -> None:
         self.answers = answers
@@ -150,7 +142,7 @@ class Asked:
 
 def test_every_point_of_a_curve_is_scored_by_its_own_labels() -> None:
     answers = members_like(120, 5, 1.5, 0)
-    full = SoftVote().combine(answers).label
+    full = SOFT.combine(answers).label
     truth, persons = np.where(np.arange(120) % 3, full, 17 - full), pd.Series([f"p{row // 4}" for row in range(120)])
     measured = measure_cascade(Asked(answers), [Path("photo.jpg")] * 120, 0.3, lambda *_: None, truth, persons)
     f1 = partial(f1_score, truth, labels=range(18), average="macro", zero_division=0)

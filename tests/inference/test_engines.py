@@ -16,7 +16,6 @@ import onnx
 import pandas as pd
 import pytest
 
-from orchestrator.combining.combiners import SoftVote
 from orchestrator.core.errors import ConfigError, DataError, EngineError
 from orchestrator.core.labels import TASKS
 from orchestrator.data.readers import read
@@ -34,7 +33,7 @@ from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import start_runtime
 from orchestrator.inference.shared_backbone import Split
-from tests.conftest import Done, member_files
+from tests.conftest import SOFT, Done, member_files
 
 Orch = Callable[..., Done]
 
@@ -42,7 +41,7 @@ Orch = Callable[..., Done]
 @pytest.fixture(scope="module")
 def predictor(trained: Path) -> Predictor:
     members = [member for task in TASKS for member in member_files(trained, f"{task}-0001", 0, 1)]
-    return start_predictor(load_members(members), SoftVote())
+    return start_predictor(load_members(members), SOFT)
 
 
 @pytest.fixture(scope="module")

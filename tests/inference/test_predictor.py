@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.combining.combiners import SoftVote
 from orchestrator.core.errors import ClosedError, ConfigError, DataError, WorkspaceError
 from orchestrator.core.labels import CLASS_COUNTS, TASKS, columns_of
 from orchestrator.core.stages import Stages
@@ -25,7 +24,7 @@ from orchestrator.inference.engines import Runner
 from orchestrator.inference.member import MemberFiles, load_members
 from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Photo, Prepared
-from tests.conftest import member_files
+from tests.conftest import SOFT, member_files
 
 
 def fold(workspace: Path, number: int) -> list[MemberFiles]:
@@ -39,7 +38,7 @@ def test_store_direct_and_predict_see_equal_pixels(trained: Path, people: Path) 
         for path in (trained / "store").iterdir()
         if path.is_dir()
     }
-    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
+    predictor = start_predictor(load_members(fold(trained, 0)), SOFT)
     assert set(predictor.reader.geometries) == set(stores)
     assert len(stores) == 3
     rows = np.arange(0, len(photos), 7)
@@ -56,7 +55,7 @@ def test_a_loaded_member_repeats_its_own_held_out_answers(trained: Path, people:
     paths = {Path(path).as_posix(): people / "train" / "images" / path for path in tables["age"]["path"]}
     photos = read(people / "train")
     path_of = dict(zip(photos.table["path"], photos.paths, strict=True))
-    predictor = start_predictor(load_members(fold(trained, number)), SoftVote())
+    predictor = start_predictor(load_members(fold(trained, number)), SOFT)
     batches = list(predictor.predict([path_of[path] for path in paths], batch=16))
     for task in TASKS:
         columns = columns_of(task)
@@ -74,7 +73,7 @@ def test_all_members_that_cannot_be_used_are_told_at_once(trained: Path, tmp_pat
 
 
 def test_a_member_whose_answers_are_no_numbers_is_named(trained: Path, people: Path) -> None:
-    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
+    predictor = start_predictor(load_members(fold(trained, 0)), SOFT)
     broken = predictor.members[1]
     next(broken.network.parameters()).data.fill_(float("nan"))
     with pytest.raises(WorkspaceError, match=r"gender-0001.fold-0: this member's answers are NaN or infinite"):
@@ -93,7 +92,7 @@ def test_each_photo_is_decoded_once_for_all_members(
     decoded: list[Path] = []
     monkeypatch.setattr(reader_module, "decode", lambda path: (decoded.append(path), decode(path))[1])
     members = [member for task in TASKS for member in member_files(trained, f"{task}-0001", 0, 1, 2)]
-    predictor = start_predictor(load_members(members), SoftVote())
+    predictor = start_predictor(load_members(members), SOFT)
     assert len(predictor.reader.geometries) == 3
     paths = read(people / "train").paths[:40]
     assert sum(len(batch.photos) for batch in predictor.predict(paths, batch=16)) == 40
@@ -111,7 +110,7 @@ def test_a_member_of_another_task_is_refused(trained: Path) -> None:
 
 @pytest.mark.parametrize(("wanted", "expected"), [(5, [5, 5, 5, 5]), (0, [20])])
 def test_a_batch_is_what_was_asked_for(trained: Path, people: Path, wanted: int, expected: list[int]) -> None:
-    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
+    predictor = start_predictor(load_members(fold(trained, 0)), SOFT)
     batches = predictor.predict(read(people / "train").paths[:20], batch=wanted)
     assert [len(batch.photos) for batch in batches] == expected
 
@@ -121,7 +120,7 @@ def labels(predictor: Predictor, photos: Sequence[Photo], **named: object) -> li
 
 
 def test_files_bytes_and_decoded_pixels_get_the_same_answers(trained: Path, people: Path) -> None:
-    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
+    predictor = start_predictor(load_members(fold(trained, 0)), SOFT)
     paths = read(people / "train").paths[:6]
     mixed: list[Photo] = [path.read_bytes() if row % 2 else decode(path) for row, path in enumerate(paths)]
     for batch, other in zip(predictor.predict(paths), predictor.predict(mixed), strict=True):
@@ -165,7 +164,7 @@ def test_files_bytes_and_decoded_pixels_get_the_same_answers(trained: Path, peop
 def test_what_is_known_of_the_first_photos_is_not_read_again(
     trained: Path, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
+    predictor = start_predictor(load_members(fold(trained, 0)), SOFT)
     paths = read(people / "train").paths[:20]
     expected = labels(predictor, paths)
     known = [predictor.reader.read(path) for path in paths[:7]]
@@ -178,7 +177,7 @@ def test_what_is_known_of_the_first_photos_is_not_read_again(
 def test_each_photo_that_cannot_be_read_is_opened_once(
     trained: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
+    predictor = start_predictor(load_members(fold(trained, 0)), SOFT)
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no photo")
     paths = [bad, *read(people / "train").paths[:20], bad.with_name("gone.jpg")]
@@ -206,7 +205,7 @@ class Slow:
 
 def test_nothing_is_begun_for_a_caller_who_goes_away(trained: Path, people: Path) -> None:
     calls: list[int] = []
-    with start_predictor(load_members(fold(trained, 0)), SoftVote(), threads=1) as predictor:
+    with start_predictor(load_members(fold(trained, 0)), SOFT, threads=1) as predictor:
         slow = predictor.on([Slow(runner, calls) for runner in predictor.runtime.runners])
         batches = slow.predict(read(people / "train").paths[:40], batch=8)
         next(batches)  # by then the second batch is begun: three members, one after the other on one thread
@@ -221,7 +220,7 @@ def with_table(workspace: Path, *keys: str) -> Predictor:
         for task, classes in CLASS_COUNTS.items()
     })  # fmt: skip
     weights = dict.fromkeys(TASKS, 100.0)
-    return start_predictor(load_members(fold(workspace, 0)), SoftVote(), external=[table], external_weights=weights)
+    return start_predictor(load_members(fold(workspace, 0)), SOFT, external=[table], external_weights=weights)
 
 
 def test_a_batch_without_a_readable_photo_leaves_the_others_what_a_table_changed(
@@ -258,7 +257,7 @@ def test_a_row_of_a_table_means_the_same_photo_in_one_call_and_in_several(
 
 def test_closing_waits_for_predictions_in_progress_and_refuses_later_ones(trained: Path, people: Path) -> None:
     calls: list[int] = []
-    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote(), threads=1)
+    predictor = start_predictor(load_members(fold(trained, 0)), SOFT, threads=1)
     slow = predictor.on([Slow(runner, calls) for runner in predictor.runtime.runners])
     paths, begun, progress = read(people / "train").paths[:12], threading.Event(), list[int]()
 
@@ -284,7 +283,7 @@ def test_closing_waits_for_predictions_in_progress_and_refuses_later_ones(traine
 
 def test_the_time_of_each_stage_is_that_of_the_call(trained: Path, people: Path) -> None:
     stages, paths = Stages(on=True), read(people / "train").paths[:5]
-    with start_predictor(load_members(fold(trained, 0)), SoftVote()) as predictor:
+    with start_predictor(load_members(fold(trained, 0)), SOFT) as predictor:
         predictor.answers(paths, stages=stages)
         assert set(stages.seconds) == {"decode", "crop and resize", "vote", *(f"{task} members" for task in TASKS)}
         before = dict(stages.seconds)

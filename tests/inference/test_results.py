@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.inference.reader import Unreadable
 from orchestrator.inference.results import Predictions
+from tests.conftest import SOFT
 
 
 def drawn(photos: int, unreadable: set[int], seed: int) -> Predictions:
@@ -22,7 +23,7 @@ def drawn(photos: int, unreadable: set[int], seed: int) -> Predictions:
     errors = {number: Unreadable(f"reason {number}", "damaged") for number in unreadable}
     names = tuple(f"{number}.jpg" for number in range(photos))
     faces = tuple(None if number in unreadable else number % 2 == 0 for number in range(photos))
-    return Predictions(names, "soft", label, shares, agreement, np.full(photos, 9), faces, label % 2 == 0, errors)
+    return Predictions(names, SOFT, label, shares, agreement, np.full(photos, 9), faces, label % 2 == 0, errors)
 
 
 @given(st.integers(1, 30), st.sets(st.integers(0, 29), max_size=5), st.integers(0, 2**32 - 1))

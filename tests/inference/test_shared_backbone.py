@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from orchestrator.combining.combiners import HardVote, SoftVote
 from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.inference.cascade import EXACT
@@ -21,6 +20,7 @@ from orchestrator.inference.reader import Prepared, stacked
 from orchestrator.inference.shared_backbone import split
 from orchestrator.networks.backbones import create, freeze_stages, only_head
 from orchestrator.networks.heads import ClassHead
+from tests.conftest import HARD, SOFT
 
 SIZE = 64
 CONVOLUTIONAL = ("test_byobnet", "test_convnext", "test_efficientnet", "test_efficientnet_gn", "test_resnet")
@@ -134,7 +134,7 @@ def ready(count: int) -> list[Prepared]:
 @pytest.mark.parametrize("frozen", [2, None])
 def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> None:
     members = ensemble(frozen)
-    predictor = start_predictor(members, SoftVote(), threads=2)
+    predictor = start_predictor(members, SOFT, threads=2)
     calls: list[int] = []
     shared_backbones = {
         id(divided.shared_backbone): divided.shared_backbone
@@ -156,7 +156,7 @@ def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> No
 
 def test_a_cascade_asks_the_same_members_with_shared_layers_and_without(tmp_path: Path) -> None:
     members = ensemble()
-    shared, alone = (start_predictor(members, HardVote(), threads=2, sharing=sharing) for sharing in (True, False))
+    shared, alone = (start_predictor(members, HARD, threads=2, sharing=sharing) for sharing in (True, False))
     paths = [tmp_path / f"{number}.png" for number in range(70)]
     for path, photo in zip(paths, pixels(70), strict=True):
         Image.fromarray(photo).save(path)

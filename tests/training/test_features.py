@@ -10,7 +10,6 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchestrator.combining.combiners import SoftVote
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS, columns_of
 from orchestrator.data.preprocessing import decode
@@ -21,7 +20,7 @@ from orchestrator.inference.shared_backbone import unshared
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.features import check_head_alone
-from tests.conftest import Done, hashes, member_files, tiny, train
+from tests.conftest import SOFT, Done, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -50,7 +49,7 @@ def test_one_pass_serves_all_folds_and_tasks_and_the_members_answer_photos(
     for task in TASKS:
         table = pd.read_parquet(runs / f"{task}-0001" / "fold-1" / "held_out.parquet")
         members = [files for name in TASKS for files in member_files(runs, f"{name}-0001", 1)]
-        predictor = start_predictor(load_members(members), SoftVote())
+        predictor = start_predictor(load_members(members), SOFT)
         paths = [people / "train" / "images" / path for path in table["path"]]
         paths = [
             path if path.exists() else people / "train" / name for path, name in zip(paths, table["path"], strict=True)
