@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
 
@@ -206,6 +207,29 @@ def test_every_dependency_is_pinned() -> None:
         requirement for requirement in wanted if pins[canonicalize_name(requirement.name)] not in requirement.specifier
     ]
     assert not wrong, ", ".join(map(str, wrong))
+
+
+def test_whatever_is_imported_is_declared() -> None:
+    """A package that comes along with another one today may stay away tomorrow; a wheel's own requirements name it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {
+        canonicalize_name(Requirement(line).name)
+        for line in [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    }
+    distributions, undeclared, checked = packages_distributions(), set(), set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            for package in {module.partition(".")[0] for module in modules}:
+                if package in sys.stdlib_module_names or package in ("orchestrator", "models"):
+                    continue
+                checked.add(package)
+                if not declared & set(map(canonicalize_name, distributions.get(package, []))):
+                    undeclared.add(f"{path.relative_to(ROOT)} imports {package}")
+    assert not undeclared, ", ".join(sorted(undeclared))
+    assert len(checked) >= 15
 
 
 def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler() -> None:
