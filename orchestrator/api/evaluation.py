@@ -113,18 +113,25 @@ def slices(
     Raises:
         OrchestratorError: an ensemble without a score, or a column that the table does not have.
     """
-    from orchestrator.artifacts.ensembles import OUT_OF_FOLD
-    from orchestrator.artifacts.scored_answers import ScoredAnswers
-    from orchestrator.artifacts.sources import source_of
     from orchestrator.artifacts.workspace import Workspace
 
+    given = [option for option, value in (("--data", data), ("--columns", columns)) if value]
+    if given and not by:
+        raise ConfigError(
+            f"{' and '.join(given)}: only --by reads the data's table, to divide the photos by a column of it; give --by "
+            f"COLUMN too, or leave {'it' if len(given) == 1 else 'them'} out."
+        )
     opened_workspace, data = Workspace(Path(workspace)), path_or_none(data)
     record = opened_workspace.ensemble(ensemble)
     if record.evaluation is None:
         raise ConfigError(f"{record.id} has no score: {record.why_no_score}")
+    from orchestrator.artifacts.ensembles import OUT_OF_FOLD
+    from orchestrator.artifacts.scored_answers import ScoredAnswers
+
     scored = ScoredAnswers.read(record.file(OUT_OF_FOLD, record.rebuild_advice()), record.read_combiner().prefixes)
     further = {}
     if by:
+        from orchestrator.artifacts.sources import source_of
         from orchestrator.data.further import column_of
 
         run = opened_workspace.run(record.run_ids[0])
@@ -180,7 +187,7 @@ def evaluate(
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.inference.options import PredictionOptions
 
-    _check_evaluate(PredictionOptions(strategy, engine, precision, device), data, picture, workspace)
+    _check_evaluate(PredictionOptions(strategy, engine, precision, device), data, columns, picture, workspace)
     opened_workspace = Workspace(workspace)
     record = opened_workspace.ensemble(ensemble)
     unseen = _unseen_photos(
@@ -223,7 +230,9 @@ class _UnseenPhotos:
     seen_photos: int
 
 
-def _check_evaluate(options: PredictionOptions, data: Path, picture: Path | None, workspace: Path) -> None:
+def _check_evaluate(
+    options: PredictionOptions, data: Path, columns: Mapping[str, str] | None, picture: Path | None, workspace: Path
+) -> None:
     """Raises every error of `evaluate` that can be found without the ensemble."""
     from orchestrator.data.readers import check_source
 
@@ -231,7 +240,7 @@ def _check_evaluate(options: PredictionOptions, data: Path, picture: Path | None
     with mistakes.collect():
         options.check()
     with mistakes.collect():
-        check_source(data)
+        check_source(data, columns)
     with mistakes.collect():
         check_outputs([Output("--picture", picture, (".png",))] if picture else [], [data], workspace)
     mistakes.raise_if_any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 CASCADE_PICTURE = "cascade.png"
+EVAL, SOURCE = "--eval DIR", "--data SOURCE"
+"""How sources of photos are given, beside photos themselves."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,9 @@ def ensemble(
     with mistakes.collect():
         parsed = Strategy.parse(strategy, calibrate, decide, pool_people)
     for path in files:
-        if not path.exists():
-            mistakes.add(ConfigError(f"--with {path}: no such file."))
+        if path.is_dir() or not path.exists():
+            why = "a folder, and a table is needed" if path.is_dir() else "no such file"
+            mistakes.add(ConfigError(f"--with {path}: {why}."))
     mistakes.raise_if_any()
     opened_workspace = Workspace(workspace)
     runs = choose_runs(opened_workspace, members)
@@ -307,13 +310,14 @@ def pseudo_label(
     """
     workspace, out, eval_folder, files = Path(workspace), Path(out), path_or_none(eval_folder), [*map(Path, photos)]
     from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.data.photo_files import check_some_photo
     from orchestrator.inference.options import PredictionOptions, check_threshold
 
     mistakes, output = Mistakes(), Output("--out", out, (".csv", ".parquet"))
     options = PredictionOptions(device=device)
     with mistakes.collect():
         example = orch("pseudo", "--eval", "DIR", "--out", "pseudo.parquet", workspace=workspace)
-        _check_one_source({"photos": files, "--eval DIR": eval_folder}, example)
+        _check_sources({"photos": files, EVAL: eval_folder}, example)
     with mistakes.collect():
         check_threshold(threshold)
     with mistakes.collect():
@@ -324,6 +328,8 @@ def pseudo_label(
     opened_workspace = Workspace(workspace)
     record = opened_workspace.ensemble(ensemble)
     contest, paths = _photos(files, eval_folder, missing_too=False)
+    if files and not skip_unreadable:
+        check_some_photo(paths)
     from orchestrator.inference import pseudo
 
     opened_workspace.check_members_exist(record)
@@ -376,16 +382,18 @@ def cascade(
     workspace, files = Path(workspace), [*map(Path, photos)]
     data, eval_folder = path_or_none(data), path_or_none(eval_folder)
     from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.data.photo_files import check_some_photo
     from orchestrator.inference.options import PredictionOptions
 
     options = PredictionOptions(engine=engine, device=device)
-    sources = {"photos": files, "--eval DIR": eval_folder, "--data SOURCE": data}
+    sources = {"photos": files, EVAL: eval_folder, SOURCE: data}
     _check_cascade(options, sources, workspace, rate)
     opened_workspace = Workspace(workspace)
     record = opened_workspace.ensemble(ensemble)
     truth = persons = None
     if data is None:
         _, paths = _photos(files, eval_folder, missing_too=False)
+        check_some_photo(paths)
     else:
         paths, truth, persons = _labelled(data, distinct_people)
     _check_measurable(opened_workspace, record, rate, paths)
@@ -428,26 +436,30 @@ def export(
     """
     workspace, out, files = Path(workspace), Path(out), [*map(Path, photos)]
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.inference.options import PACKAGES, PredictionOptions
+    from orchestrator.data.photo_files import check_some_photo, find_photos
+    from orchestrator.inference.options import PACKAGES, PredictionOptions, check_export_folder
 
     mistakes = Mistakes()
     with mistakes.collect():
         require(f"`{orch('export', workspace=workspace)}`", "engines", PACKAGES["onnx"])
     with mistakes.collect():
         check_outputs([Output("--out", out, folder=True)], workspace=workspace)
+        check_export_folder(out)
+    with mistakes.collect():
+        check_photos = find_photos(files) if files else []
     mistakes.raise_if_any()
     opened_workspace = Workspace(workspace)
     record = opened_workspace.ensemble(ensemble)
     from orchestrator.artifacts.cards import MemberCard
-    from orchestrator.data.photo_files import find_photos
     from orchestrator.data.preprocessing import Preprocess
     from orchestrator.inference.ensemble_export import check_export, export_ensemble
 
-    check_photos = find_photos(files) if files else []
+    if check_photos:
+        check_some_photo(check_photos)
     opened_workspace.check_members_exist(record)
     cards = [MemberCard.load(opened_workspace.root / member.folder) for member in record.members]
     geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
-    check_export(out, record, geometries, opened_workspace.store, check_photos)
+    check_export(record, geometries, opened_workspace.store, check_photos)
     done = progress_callback(listen, "export members")
     with _load(opened_workspace, record, PredictionOptions(device="cpu"), listen) as predictor:
         return export_ensemble(
@@ -465,16 +477,23 @@ def _sample(given: Sequence[Photo | PathLike]) -> list[Photo]:
     return [*(find_photos(paths) if paths else []), *(photo for photo in photos if not isinstance(photo, Path))]
 
 
-def _check_one_source(sources: Mapping[str, object], example: str) -> None:
-    """Refuses a command without a source of photos, or with several.
+def _check_sources(sources: Mapping[str, Sequence[Path] | Path | None], example: str) -> None:
+    """Refuses a command without a source of photos, with several, or with a folder or table that is not there.
 
     Args:
         sources: how a source is given -> what was given; None or empty: nothing.
         example: a command with a source.
     """
+    from orchestrator.data.paths import check_eval
+    from orchestrator.data.readers import check_source
+
     if sum(map(bool, sources.values())) != 1:
         *others, last = sources
         raise ConfigError(f"give exactly one of {', '.join(others)} and {last}. Example: `{example}`")
+    checks: Mapping[str, Callable[[Path], object]] = {EVAL: check_eval, SOURCE: check_source}
+    for option, check in checks.items():
+        if isinstance(source := sources.get(option), Path):
+            check(source)
 
 
 def _outputs(
@@ -492,34 +511,31 @@ def _check_predict(
     options: PredictionOptions, photos: Sequence[Path], eval_folder: Path | None, workspace: Path, outputs: Sequence[Output]
 ) -> None:  # fmt: skip
     """Raises every error of `predict` that can be found without the ensemble."""
-    from orchestrator.data.paths import check_eval
-
     mistakes = Mistakes()
     with mistakes.collect():
         options.check()
     with mistakes.collect():
         example = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
-        _check_one_source({"photos": photos, "--eval DIR": eval_folder}, example)
+        _check_sources({"photos": photos, EVAL: eval_folder}, example)
     if eval_folder is not None and not any(output.option == "--out" for output in outputs):
         mistakes.add(
             ConfigError("--eval and --out go together: the folder to answer and the submission file to write.")
         )
-    if eval_folder is not None:
-        with mistakes.collect():
-            check_eval(eval_folder)
     with mistakes.collect():
         check_outputs(outputs, workspace=workspace)
     mistakes.raise_if_any()
 
 
-def _check_cascade(options: PredictionOptions, sources: Mapping[str, object], workspace: Path, rate: float) -> None:
+def _check_cascade(
+    options: PredictionOptions, sources: Mapping[str, Sequence[Path] | Path | None], workspace: Path, rate: float
+) -> None:
     """Raises every error of `cascade` that can be found without the ensemble."""
     from orchestrator.inference.options import check_rate
 
     mistakes = Mistakes()
     with mistakes.collect():
         example = orch("cascade", "--eval", "DIR", "--rate", "0.01", workspace=workspace)
-        _check_one_source(sources, example)
+        _check_sources(sources, example)
     with mistakes.collect():
         check_rate(rate)
     with mistakes.collect():
@@ -545,6 +561,7 @@ def _to_answer(
     workspace: Workspace, ensemble: str | None, photos: Sequence[Path], eval_folder: Path | None, missing_too: bool, cascade: bool
 ) -> tuple[EnsembleRecord, Eval | None, list[Path]]:  # fmt: skip
     """The ensemble, the contest's table and the photos; errors in all of them are raised together."""
+    from orchestrator.data.photo_files import check_some_photo
     from orchestrator.inference.options import check_cascade
 
     mistakes = Mistakes()
@@ -555,6 +572,8 @@ def _to_answer(
     with mistakes.collect():
         contest, paths = _photos(photos, eval_folder, missing_too)
     mistakes.raise_if_any()
+    if photos and not missing_too:
+        check_some_photo(paths)
     return record, contest, paths
 
 

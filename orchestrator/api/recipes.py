@@ -73,7 +73,7 @@ def load_recipe(task: str, name: PathLike) -> Recipe:
     from orchestrator.recipes.load import load_recipes
     from orchestrator.specialists import trainable
 
-    return load_recipes({task: trainable(task)}, [os.fspath(name)])[task]
+    return load_recipes({task: trainable(task)}, [f"{task}={os.fspath(name)}"])[task]  # a path may contain `=`
 
 
 @checks_arguments

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
-from orchestrator.core.arguments import MOST_SEED, check_range
+from orchestrator.core.arguments import MOST_SEED, check_folds, check_range
 from orchestrator.core.commands import DEFAULT_WORKSPACE
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, DataError, Mistakes
@@ -175,12 +175,18 @@ def check_data(
     """
     data = Path(data)
     from orchestrator.data.readers import check_source
-
-    check_source(data)
-    from orchestrator.data.check import check
     from orchestrator.specialists import chosen
 
-    needs = {task: specialist.columns for task, specialist in chosen(tasks).items()}
+    mistakes = Mistakes()
+    with mistakes.collect():
+        needs = {task: specialist.columns for task, specialist in chosen(tasks).items()}
+    with mistakes.collect():
+        check_folds(folds, "or 0 for no plan")
+    with mistakes.collect():
+        check_source(data, columns, needs_table=False)
+    mistakes.raise_if_any()
+    from orchestrator.data.check import check
+
     return check(data, columns, needs, folds, progress_callback(listen, "open photos"), distinct=distinct_people)
 
 
@@ -250,7 +256,7 @@ def data_changes(
     mistakes = Mistakes()
     for source in (old, new):
         with mistakes.collect():
-            check_source(source)
+            check_source(source, columns)
     mistakes.raise_if_any()
     before, after = (read(source, columns, distinct_people) for source in (old, new))
     from orchestrator.data.changes import changes_between
@@ -296,7 +302,7 @@ def find_alike(
 
     mistakes = Mistakes()
     with mistakes.collect():
-        check_source(data)
+        check_source(data, columns)
     with mistakes.collect():
         check_range("--bits", bits, 0, 16)
     with mistakes.collect():
@@ -305,7 +311,7 @@ def find_alike(
         check_range("--folds", folds, 0)
     if against is not None:
         with mistakes.collect():
-            check_source(Path(against))
+            check_source(Path(against), columns)
     with mistakes.collect():
         require("finding photos that look the same", "alike")
     outputs = [Output("--picture", picture, (".png",))] if picture is not None else []
@@ -361,6 +367,7 @@ def find_faces(
     require("finding faces", "face")
     outputs = [Output("--out", picture, (".png",))] if picture is not None else []
     check_outputs(outputs, workspace=workspace)
+    Workspace.check(workspace)
     photos = read(data, columns, distinct=True)  # makes no difference here
     check_outputs(outputs, [data, *photos.paths])
     from orchestrator.data.preprocessing import DETECTOR
@@ -401,6 +408,7 @@ def plan_folds(
 
     if folds == 0:
         raise ConfigError("--folds 0 means no plan: every photo is trained on. Give 2 or more to see one.")
+    check_range("--folds", folds, 2)
     check_range("--seed", seed, 0, MOST_SEED)
     photos = read(Path(data), columns, distinct_people)
     from orchestrator.data.describe import fold_table
@@ -439,6 +447,8 @@ def synthesise(
     for option, value in (("--eval-people", eval_people), ("--seed", seed)):
         with mistakes.collect():
             check_range(option, value, 0)
+    with mistakes.collect():
+        check_range("--jobs", jobs, 0)
     with mistakes.collect():
         check_request(folder, people)
     mistakes.raise_if_any()

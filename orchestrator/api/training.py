@@ -347,7 +347,7 @@ def tta(
         check_device(device)
     if data is not None:
         with mistakes.collect():
-            check_source(data)
+            check_source(data, columns)
     with mistakes.collect():
         record = Workspace(workspace).run(run)
     mistakes.raise_if_any()
@@ -436,7 +436,9 @@ def _search_start(
     files = [Path(name) for name in choices_of((task,), settings.recipes)[0].values()]
     inputs = [settings.data, *([space] if space else []), *files, *settings.extra]
     check_outputs(outputs, inputs, settings.workspace)
-    return starting_point(settings, specialist)
+    start = starting_point(settings, specialist)
+    start.check_scored("a search")
+    return start
 
 
 def _write_recipe(run: RunRecord, out: Path) -> None:

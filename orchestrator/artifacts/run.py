@@ -315,7 +315,9 @@ class RunRecord:
             DamagedError: the record is missing, damaged, another run's, or of another format.
         """
         repair = orch("workspace", "repair", workspace=folder.parent)
-        way_out = f"run `{repair}`, which rewrites it from the members' cards."
+        way_out = (
+            f"run `{repair}`, which rewrites it from the members' cards, or sets the run aside where none is its own."
+        )
         return cls.of(folder, read_sealed(folder / RECORD, KIND, folder.name, RUN_FORMAT, way_out), way_out)
 
     @classmethod

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.commands import display_path
+from orchestrator.core.commands import display_path, shell_join
 from orchestrator.core.errors import DataError, WeightsError
 from orchestrator.core.files import sha256_of
 from orchestrator.data.paths import contest_table, is_folder
@@ -83,8 +82,8 @@ def check_initial_weights(run: RunRecord) -> None:
     way_out = "Restore it"
     if copy is not None:
         make_folder = (
-            f"{shlex.join(['mkdir', '-p', str(Path(source).parent)])} && " if not Path(source).parent.is_dir() else ""
+            f"{shell_join(['mkdir', '-p', Path(source).parent])} && " if not Path(source).parent.is_dir() else ""
         )
-        restore = shlex.join(["cp", display_path(copy), source])
+        restore = shell_join(["cp", display_path(copy), Path(source)])
         way_out = f"The workspace keeps what was read from it: `{make_folder}{restore}` restores it"
     raise WeightsError(f"{source}: no longer there, and {run.id} started from the weights in it. {way_out}.")

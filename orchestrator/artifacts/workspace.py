@@ -34,6 +34,7 @@ from orchestrator.core.commands import display_path, orch, set_aside_command
 from orchestrator.core.errors import DamagedError, WorkspaceError, escape_non_utf8, nearest, printable
 from orchestrator.core.files import aside_path, set_aside, why_no_folder
 from orchestrator.core.labels import CLASSES
+from orchestrator.core.outputs import Output, check_outputs
 from orchestrator.core.sealed import (
     after_setting_aside,
     damaged_error,
@@ -100,26 +101,57 @@ class Workspace:
 
     def __init__(self, root: Path, create: bool = False) -> None:
         self.root = root
-        if str(root) != escape_non_utf8(str(root)):  # weights and networks are opened by names in UTF-8 alone
-            raise WorkspaceError(
-                f"{printable(str(root))}: the name of a workspace must be UTF-8. Choose another folder with --workspace, or "
-                "rename this one; from within it, `--workspace .` does as well."
-            )
+        self._check_name(root)
         if self.is_at(root):
             self._about()
             self._check_folders()
             return
-        train = orch("train-all", "--data", "DIR", workspace=root)
+        self._check_room(root)
         if not create:
+            train = orch("train-all", "--data", "DIR", workspace=root)
             raise WorkspaceError(f"{root}: no workspace here. `{train}` makes one; --workspace names another folder.")
-        if root.exists() and not root.is_dir():
-            raise WorkspaceError(f"{root}: is a file. Choose a new folder with --workspace.")
+        root.mkdir(parents=True, exist_ok=True)
+        write_mark(root, now(), {})
+
+    @classmethod
+    def check(cls, root: Path) -> None:
+        """Refuses a folder in which a workspace can neither be opened nor made, before anything is made.
+
+        Raises:
+            WorkspaceError: something else is there.
+            DamagedError: a workspace's own file is missing, damaged, or of another format.
+            ConfigError: no file can be written there.
+        """
+        cls._check_name(root)
+        if cls.is_at(root):
+            cls(root)
+            return
+        cls._check_room(root)
+        check_outputs([Output("--workspace", root, folder=True)])
+
+    @staticmethod
+    def _check_name(root: Path) -> None:
+        """Refuses a name that is not UTF-8: weights and networks are opened by names in UTF-8 alone."""
+        if str(root) != escape_non_utf8(str(root)):
+            raise WorkspaceError(
+                f"{printable(str(root))}: the name of a workspace must be UTF-8. Choose another folder with --workspace, or "
+                "rename this one; from within it, `--workspace .` does as well."
+            )
+
+    @staticmethod
+    def _check_room(root: Path) -> None:
+        """Refuses a folder that is no workspace, and cannot become one: `train-all` would fail there."""
+        for folder in (root, *root.parents):
+            if reason := why_no_folder(folder):
+                aside = set_aside_command(folder)
+                raise WorkspaceError(
+                    f"{folder}: {reason}. Restore the folder; or move this away (`{aside}`), or choose another folder with "
+                    "--workspace."
+                )
         if root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
             raise WorkspaceError(
                 f"{root}: is not empty and not a workspace. Choose an empty or new folder with --workspace."
             )
-        root.mkdir(parents=True, exist_ok=True)
-        write_mark(root, now(), {})
 
     @staticmethod
     def is_at(root: Path) -> bool:
@@ -320,11 +352,11 @@ class Workspace:
                 raise
             raise damaged_error(path, error.what, self.choose_current_advice(kind)) from None
         if not (self.root / name).is_dir():
+            reason = why_no_folder(self.root / name)
+            if reason and kind == "ensemble":  # as `ensemble` says of it, so that a check reports it once
+                raise damaged_error(self.root / name, reason, self._without_ensemble(self.root / name))
             fault = f"names {name}, of which there is no folder in {self.root}"
-            way_out = self.choose_current_advice(kind)
-            if os.path.lexists(self.root / name):  # a link that leads nowhere
-                way_out = after_setting_aside(self.root / name, way_out) if kind == "ensemble" else self._repair()
-            raise damaged_error(path, fault, way_out)
+            raise damaged_error(path, fault, self._repair() if reason else self.choose_current_advice(kind))
         return name
 
     def has_current(self, kind: str) -> bool:
@@ -377,10 +409,10 @@ class Workspace:
         """Ensembles that can be read and whose members are there, the newest last."""
         usable = []
         for name in self.ensembles():
-            with suppress(DamagedError):
-                record = self.ensemble(name)
-                self.check_members_exist(record)
-                usable.append((record.created, name))
+            with suppress(DamagedError):  # whose way out may be to choose a usable one: none is asked for it here
+                record = None if why_no_folder(self.root / name) else self.ensemble(name)
+                if record and all(is_there(self.root / member.folder / CARD) for member in record.members):
+                    usable.append((record.created, name))
         return [name for _, name in sorted(usable)]
 
     def set_current(self, kind: str, name: str) -> None:
@@ -478,12 +510,18 @@ class Workspace:
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
         folder = self.ensemble_folder(name) if is_named else self.root / name
+        if reason := why_no_folder(folder):
+            raise damaged_error(folder, reason, self._without_ensemble(folder))
         tables = [aside_path(folder) / path.name for path in sorted(folder.glob("external-*.parquet"))]
         options = [word for path in tables for word in ("--with", display_path(path))]
         make = orch("ensemble", "--strategy", name.partition("-")[0], *options, workspace=self.root)
         and_tables = " and the tables of this one" if tables else ""
         way_out = after_setting_aside(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
         return EnsembleRecord.load(folder, way_out)
+
+    def _without_ensemble(self, folder: Path) -> str:
+        """The way out where a link or a file stands for an ensemble's folder, to complete a sentence."""
+        return after_setting_aside(folder, self.choose_current_advice("ensemble"))
 
     def check_members_exist(self, ensemble: EnsembleRecord) -> None:
         """Checks that the members that an ensemble uses exist.
@@ -497,7 +535,7 @@ class Workspace:
                 continue
             run = self.root / member.run
             if not os.path.lexists(run):
-                way_out = self._without_run(member.task)
+                way_out = self._without_run(member.task, ensemble.id)
             else:
                 way_out = retrain_advice(card.parent) if self._is_run(run) else self._repair()
             raise damaged_error(card, f"missing, and {ensemble.id} answers with that member", way_out)
@@ -509,9 +547,12 @@ class Workspace:
         except DamagedError:
             return False
 
-    def _without_run(self, task: str) -> str:
-        """The way out for an ensemble of which a run is lost, to complete a sentence."""
+    def _without_run(self, task: str, ensemble: str) -> str:
+        """The way out for an ensemble of which a run of a task is lost, to complete a sentence."""
         again = orch("ensemble", workspace=self.root)
+        current = self.current_or_none("ensemble")
+        if current != ensemble and current in self._usable_ensembles():  # another was made already, or chosen
+            return f"delete this ensemble: `{orch('ensembles', 'delete', ensemble, workspace=self.root)}`."
         try:
             self.current(task)
         except DamagedError as error:

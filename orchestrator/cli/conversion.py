@@ -119,7 +119,9 @@ def _kind(annotation: Any) -> Any:
 
 
 def _refusal(value: Any, annotation: Any, info: Any) -> str:
-    """That a number, or an item of several, is not allowed, and what is."""
+    """That a value, or an item of several, is not allowed, and what is."""
+    if _kind(annotation) is Path:
+        return "an empty path; '.' is the current folder."
     shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     allowed = KINDS[_kind(annotation)]
     if info.min is not None and info.max is not None:
@@ -132,6 +134,10 @@ def _refusal(value: Any, annotation: Any, info: Any) -> str:
 
 
 def _path(value: Any, info: Any) -> Path:
+    if (
+        value == ""
+    ):  # pathlib's current folder: `predict ''`, as by an unset variable, would predict all that lies below it
+        raise _RefusedError
     if not isinstance(value, (str, Path)) or any(getattr(info, word) for word in PATH_CHECKS):
         raise _NotPlainError
     if os.path.lexists(value):

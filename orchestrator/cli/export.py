@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import grid, print_json, print_message, stdout_console
 from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.core.commands import shell_join
 from orchestrator.core.errors import quantity
 
 __all__ = ["export"]
@@ -58,5 +58,5 @@ def export(
     for file, difference in exported.differences.items():
         table.add_row(file, f"{difference:.1e}")
     stdout_console().print(table)
-    program = shlex.join(["python", str(to / "predict.py"), "PHOTO"])
+    program = shell_join(["python", to / "predict.py", "PHOTO"])
     print_message(f"{to}: {len(exported.differences)} members, card.json, predict.py. Try: {program}")

@@ -59,7 +59,8 @@ def diff(
                 f"{path}: {quantity(empty, 'photo')} without an answer; they count neither as equal nor as different."
             )
     if count:
-        table = grid("", first.stem, second.stem, "photos", "differ in")
+        sides = (first.stem, second.stem)  # without the second, rows that differ would look the same
+        table = grid("", *sides, "photos", "differ in", essential=sides)
         pairs = differences.pairs
         for pair in pairs[:SHOWN_PAIRS]:
             left, right = (f"{label} {LABELS[label]}" for label in (pair.first, pair.second))

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 from orchestrator.core.errors import ConfigError, Mistakes
 from orchestrator.core.typed import check_type
 
-__all__ = ["MOST_SEED", "check_range", "check_sequence", "checked_arguments"]
+__all__ = ["MOST_SEED", "check_folds", "check_range", "check_sequence", "checked_arguments"]
 
 MOST_SEED = 2**32 - 1
 """The largest seed: NumPy's and scikit-learn's seeds have 32 bits."""
@@ -42,6 +42,20 @@ def check_range(
         return
     allowed = f"{low} or more" if high is None else f"{low} to {high}"
     raise ConfigError(f"{option} {value}; allowed: {'' if is_right_kind else 'a whole number, '}{allowed}.")
+
+
+def check_folds(folds: int, or_else: str) -> None:
+    """Refuses a number of folds that no plan has: one fold would hold everybody out.
+
+    Args:
+        folds: the number of folds; 0: no plan.
+        or_else: what else is allowed, and what it means, to complete the sentence.
+
+    Raises:
+        ConfigError: the number is negative or 1.
+    """
+    if folds < 0 or folds == 1:
+        raise ConfigError(f"--folds {folds}; allowed: 2 or more, {or_else}.")
 
 
 def check_sequence(argument: str, value: object) -> None:
@@ -79,12 +93,24 @@ def checked_arguments(arguments: Mapping[str, Any], types: Mapping[str, Any]) ->
         with mistakes.collect():
             if get_origin(kind) is Sequence:
                 check_sequence(argument, value)
+            _check_not_empty(argument, checked[argument], kind)
             try:
                 check_type(checked[argument], kind, argument)
             except TypeError as error:
                 raise ConfigError(f"{error}.") from None
     mistakes.raise_if_any()
     return checked
+
+
+def _check_not_empty(argument: str, value: object, kind: Any) -> None:
+    """Refuses an empty text where a path is expected: pathlib takes it for the current folder."""
+    for option in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+        origin = get_origin(option) or option
+        if origin is Sequence and isinstance(value, list | tuple):
+            for item in value:
+                _check_not_empty(argument, item, get_args(option)[0])
+        elif origin is PathLike and isinstance(value, str) and not value:
+            raise ConfigError(f"{argument} = '': an empty path; '.' is the current folder.")
 
 
 def _as_declared(value: Any, kind: Any) -> Any:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from orchestrator.core.errors import CONTROLS
 
 __all__ = [
     "DEFAULT_WORKSPACE",
@@ -22,6 +24,7 @@ __all__ = [
     "orch",
     "reinstall_hint",
     "set_aside_command",
+    "shell_join",
 ]
 
 DISTRIBUTION = "specialist-ensemble"
@@ -31,31 +34,63 @@ DEFAULT_WORKSPACE = Path("runs")
 WORKSPACE_VARIABLE = "ORCH_WORKSPACE"
 """Environment variable that overrides the default workspace."""
 
+UNPRINTABLE = re.compile(rf"{CONTROLS.pattern}|[\t\n\ud800-\udfff]")
+"""Letters that messages escape, or that divide a line: a shell must read them from an escape."""
+
 
 def orch(*arguments: object, workspace: Path | None = None) -> str:
     """A command line of `orch` that works when it is pasted.
 
     Args:
         arguments: what follows `orch`: commands, options and their values, unquoted; placeholders in capitals: `DIR`.
+            A path is not taken for an option, a home folder or `TASK=...` (`Path("age=my.toml")`: `./age=my.toml`).
         workspace: its workspace; omitted from the line if it is the default. None: the command has no workspace.
     """
-    parts = ["orch", *map(str, arguments)]
+    parts: list[object] = ["orch", *arguments]
     if workspace is not None and workspace != Path(os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_WORKSPACE):
-        parts += ["--workspace", str(workspace)]
-    return shlex.join(parts)
+        parts += ["--workspace", workspace]
+    return shell_join(parts)
 
 
 def set_aside_command(path: Path) -> str:
     """A shell command that renames a damaged file or folder to a free name, so that nothing is lost."""
     from orchestrator.core.files import aside_path
 
-    return shlex.join(["mv", str(path), str(aside_path(path))])
+    return shell_join(["mv", path, aside_path(path)])
 
 
 def display_path(path: Path) -> str:
     """A path as printed in a command: relative if it is below the current folder, absolute otherwise."""
     working_folder, absolute = Path.cwd(), path.absolute()
-    return str(absolute.relative_to(working_folder)) if absolute.is_relative_to(working_folder) else str(absolute)
+    return _path_word(absolute.relative_to(working_folder) if absolute.is_relative_to(working_folder) else absolute)
+
+
+def shell_join(words: Iterable[object]) -> str:
+    """Words as a line that a shell reads back as they are, however a message prints it. Every printed command is quoted here."""
+    return " ".join(_quoted(_path_word(word) if isinstance(word, Path) else str(word)) for word in words)
+
+
+def _path_word(path: Path) -> str:
+    """A path as a word that means a path: pathlib drops the `./` that keeps `age=my.toml`, `-x` or `~x` from more meanings."""
+    text = str(path)
+    return f"./{text}" if text.startswith(("-", "~")) or "=" in "".join(path.parts[:1]) else text
+
+
+def _quoted(word: str) -> str:
+    """A word quoted for a shell.
+
+    Letters that a message escapes are escaped as `$'...'` reads them: between plain quotes the escape would be the name.
+    """
+    if not UNPRINTABLE.search(word):
+        return shlex.quote(word)
+    text = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{UNPRINTABLE.sub(_escape, text)}'"
+
+
+def _escape(match: re.Match[str]) -> str:
+    """A letter as the bytes of its UTF-8; a stray byte of a file name, which Python holds as a lone surrogate, as that byte."""
+    errors = "surrogateescape" if "\udc80" <= match[0] <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in match[0].encode("utf-8", errors))
 
 
 def data_arguments(
@@ -73,7 +108,7 @@ def data_arguments(
 def extra_hint(extra: str) -> str:
     """The pip command that installs an optional extra of this package, for a checkout or for a wheel."""
     arguments = [f"{DISTRIBUTION}[{extra}]"] if _is_installed() else ["-e", f"{_checkout()}[{extra}]"]
-    return shlex.join(["pip", "install", *arguments])
+    return shell_join(["pip", "install", *arguments])
 
 
 def reinstall_hint(package: str) -> str:
@@ -91,7 +126,7 @@ def reinstall_hint(package: str) -> str:
         requirements = []
     of_package = re.compile(rf"{re.escape(name)}(?![\w.-])", re.IGNORECASE)
     requirement = next((text for text in requirements if of_package.match(text)), name)
-    return shlex.join(["pip", "install", "--force-reinstall", "--no-deps", requirement])
+    return shell_join(["pip", "install", "--force-reinstall", "--no-deps", requirement])
 
 
 def _checkout() -> Path:

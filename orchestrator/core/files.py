@@ -194,13 +194,15 @@ def require_free_space(folder: Path, needed: int, subject: str, way_out: str) ->
 
 
 def why_no_folder(path: Path) -> str:
-    """What stands where a folder must be: a file, or a link that leads nowhere; empty if a folder is there, or nothing."""
+    """What stands where a folder must be: a file, or a link to one or to nothing; empty if a folder is there, or nothing."""
     try:
         if not os.path.lexists(path) or path.is_dir():
             return ""
     except PermissionError:  # what is there may be a folder
         return ""
-    reason = f"a link that leads nowhere ({path.readlink()})" if path.is_symlink() else "not a folder"
+    reason = "not a folder"
+    if path.is_symlink():
+        reason = f"a link that leads {'to a file' if path.exists() else 'nowhere'} ({path.readlink()})"
     return f"{reason}, where a folder must be"
 
 

@@ -121,7 +121,7 @@ def _wrong(output: Output) -> str:
     path = output.path
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # what is in the way is named below
         status = None
     except OSError as error:
         return f"cannot be written ({error.strerror})."

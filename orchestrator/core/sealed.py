@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shlex
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.commands import set_aside_command
+from orchestrator.core.commands import set_aside_command, shell_join
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.files import digest_of, sha256_of, unsearchable_folder, write_json
 
@@ -189,9 +188,7 @@ def is_there(path: Path) -> bool:
 def unreadable_error(path: Path, error: OSError) -> DamagedError:
     """The error for a file that cannot be read: it may be intact, so it must not be replaced."""
     closed_folder = unsearchable_folder(path)
-    allow = shlex.join(
-        ["chmod", "u+rw", str(path)] if closed_folder is None else ["chmod", "u+rwx", str(closed_folder)]
-    )
+    allow = shell_join(["chmod", "u+rw", path] if closed_folder is None else ["chmod", "u+rwx", closed_folder])
     return DamagedError(
         path, f"cannot be read ({error.strerror})", f"Allow it (`{allow}`), or restore it.", replaceable=False
     )

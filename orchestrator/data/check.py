@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.core.errors import DataError, OrchestratorError, Problem
+from orchestrator.core.errors import DataError, OrchestratorError, Problem, printable
 from orchestrator.core.files import sha256_of
 from orchestrator.core.labels import TASKS
 from orchestrator.data.classes import check_classes
@@ -102,11 +102,14 @@ def _inspect(source: Path, columns: Mapping[str, str] | None, distinct: bool) ->
     try:
         return inspect(source, columns, distinct)
     except DataError as error:  # without its columns a table names no files, but photos can still be opened
-        what = error.message.removeprefix(f"{source}: ")
+        where, what = printable(str(source)), error.message
+        if what.startswith(where):  # with the source itself, or with a file or a line of it: the problem is there
+            inside, _, what = what.removeprefix(where).partition(": ")
+            where += inside
         root = source if is_folder(source) else source.parent
         images = _images(root) if os.path.lexists(source) else ()
         photos = Photos(root, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=images)
-        return photos, list(error.problems) or [Problem(str(source), what, kind="no_table")]
+        return photos, list(error.problems) or [Problem(where, what, kind="no_table")]
 
 
 def _open_all(photos: Photos, threads: int, progress: Callable[[int, int], None]) -> list[_Opened]:

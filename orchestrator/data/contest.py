@@ -17,7 +17,7 @@ import pandas as pd
 
 from orchestrator.core.errors import DataError, Problem, nearest, quantity
 from orchestrator.data.decoding import SUFFIXES
-from orchestrator.data.paths import check_eval, contest_table, find_file, is_folder, why_no_file
+from orchestrator.data.paths import check_contest, check_eval, find_file, is_folder, why_no_file
 from orchestrator.data.photos import Photos, check_age, check_class_name
 from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text, unreadable
@@ -46,7 +46,7 @@ def read_contest(root: Path, distinct: bool = False) -> tuple[Photos, list[Probl
     Raises:
         DataError: there is no table, it is damaged, or a column is missing.
     """
-    root = contest_table(root).parent
+    root = check_contest(root).parent
     table = _read(root / "train.csv", COLUMNS)
     problems = list(table.notes)
     rows: list[dict[str, object]] = []
@@ -276,10 +276,6 @@ def read_eval(root: Path, allow_missing: bool = False) -> Eval:
 
 def _read(path: Path, columns: tuple[str, ...]) -> Table:
     """A CSV table with at least `columns`."""
-    if not os.path.lexists(path):
-        raise DataError(
-            f"{path}: no such file. Give the folder that holds {path.name} and images/, or a manifest (.csv, .parquet)."
-        )
     table = read_table(path)
     missing = [column for column in columns if column not in table]
     if missing:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.core.commands import shell_join
 from orchestrator.core.errors import ConfigError, DataError, Problem, nearest
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.paths import find_file, is_file, why_no_file
@@ -116,7 +116,7 @@ def _rename(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
     names |= {ours: theirs for theirs, ours in taken.items()}
     missing = [column for column in ("path", "person") if column not in names]
     if missing:
-        mapped = shlex.join(
+        mapped = shell_join(
             argument for column in missing for argument in ("--columns", f"{column}={_near(column, names)}")
         )
         missing_problems = [

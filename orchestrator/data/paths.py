@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.core.errors import DataError
 from orchestrator.data.spelling import clean
 
-__all__ = ["check_eval", "contest_table", "find_file", "is_file", "is_folder", "why_no_file"]
+__all__ = ["check_contest", "check_eval", "contest_table", "find_file", "is_file", "is_folder", "why_no_file"]
 
 
 def is_file(path: Path) -> bool:
@@ -110,6 +110,20 @@ def _changed(folder: Path) -> int:
         return folder.stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def check_contest(folder: Path) -> Path:
+    """The table of a folder in the contest's layout, as `contest_table` finds it; no file is read.
+
+    Raises:
+        DataError: it does not exist.
+    """
+    table = contest_table(folder)
+    if not os.path.lexists(table):
+        raise DataError(
+            f"{table}: no such file. Give the folder that holds {table.name} and images/, or a manifest (.csv, .parquet)."
+        )
+    return table
 
 
 def check_eval(folder: Path) -> Path:

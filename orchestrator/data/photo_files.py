@@ -12,7 +12,7 @@ from orchestrator.core.errors import DataError, Problem, printable, quantity
 from orchestrator.core.files import unsearchable_folder
 from orchestrator.data.paths import is_file, is_folder
 
-__all__ = ["find_photos"]
+__all__ = ["check_some_photo", "find_photos"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,26 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
             f"{', '.join(SUFFIXES)}. A file given by name is read whatever its ending."
         )
     return list(photos)
+
+
+def check_some_photo(paths: Iterable[Path]) -> None:
+    """Refuses files of which none is a photo, such as a table or a recipe given for photos; the first photo ends the look.
+
+    Raises:
+        DataError: none is; says what each of them is.
+    """
+    from orchestrator.data.decoding import FORMATS, UndecodableError, size_of
+
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            size_of(path)
+            return
+        except UndecodableError as error:
+            problems.append(Problem(str(path), str(error), kind=error.kind))
+    raise DataError(
+        f"nothing to read: no photo ({', '.join(FORMATS)}) among the {quantity(len(problems), 'file')} given.", problems
+    )
 
 
 def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[str], int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.commands import data_arguments, orch
 from orchestrator.core.errors import ConfigError, DataError, Problem, quantity
-from orchestrator.data.paths import is_folder
+from orchestrator.data.paths import check_contest, is_folder
 
 if TYPE_CHECKING:
     from orchestrator.data.photos import Photos
@@ -20,13 +20,26 @@ if TYPE_CHECKING:
 __all__ = ["check_command", "check_source", "inspect", "read"]
 
 
-def check_source(source: Path) -> None:
-    """Refuses a path that is neither a folder nor named like a table; nothing is read.
+def check_source(source: Path, columns: Mapping[str, str] | None = None, needs_table: bool = True) -> None:
+    """Refuses a path that is neither a folder with its table nor named like a table; nothing is read.
+
+    Args:
+        source: a folder with train.csv and images/, or a .csv or .parquet manifest.
+        columns: our name -> the manifest's name.
+        needs_table: whether a folder must hold its table; a check of the data opens the photos of one that does not.
 
     Raises:
         DataError: the path does not exist, or is not named like a table; says what is allowed.
+        ConfigError: `columns` is given for a folder.
     """
     if is_folder(source):
+        if columns:
+            raise ConfigError(
+                f"--columns maps the names of a manifest, a table with a row per photo, and {source} is a folder in the "
+                "contest's layout. Leave --columns out, or give --data a manifest."
+            )
+        if needs_table:
+            check_contest(source)
         return
     if not os.path.lexists(source):
         raise DataError(
@@ -53,20 +66,15 @@ def inspect(
         DataError: the source cannot be read at all.
         ConfigError: `columns` is given for a folder, or names an unknown column.
     """
-    check_source(source)
+    check_source(source, columns)
     from orchestrator.data.contest import read_contest
     from orchestrator.data.manifest import read_manifest
 
-    if not is_folder(source):
-        if source.name != "train.csv" or columns:
-            return read_manifest(source, columns, distinct)
-        return read_contest(source.parent, distinct)
-    if columns:
-        raise ConfigError(
-            f"--columns maps the names of a manifest, a table with a row per photo, and {source} is a folder in the contest's "
-            "layout. Leave --columns out, or give --data a manifest."
-        )
-    return read_contest(source, distinct)
+    if is_folder(source):
+        return read_contest(source, distinct)
+    if source.name != "train.csv" or columns:
+        return read_manifest(source, columns, distinct)
+    return read_contest(source.parent, distinct)
 
 
 def check_command(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> str:

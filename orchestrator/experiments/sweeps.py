@@ -146,10 +146,9 @@ def sweep(
         CancelledError: a stop was requested; the same call resumes.
     """
     started, task, settings = time.monotonic(), start.task, start.settings
+    start.check_scored("a search")
     log_base(start.base, settings)
     inputs = read_inputs(settings, {task: start.specialist}, start.base, earlier)
-    if inputs.data.plan is None:
-        raise ConfigError("a search compares out-of-fold scores, and --folds 0 holds nobody out.")
     if earlier is None:
         listen(InputsRead())
     name = f"{task}-{_identity(settings, inputs, task, space)[:8]}"

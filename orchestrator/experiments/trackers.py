@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import Any, Protocol, TypeVar
 
 from orchestrator.artifacts.differences import flat_settings
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.commands import shell_join
 from orchestrator.core.errors import ConfigError, Mistakes, OrchestratorError, first_line, nearest
 from orchestrator.core.extras import import_optional, require
+from orchestrator.core.outputs import Output, check_outputs
 
 __all__ = ["KINDS", "Tracker", "check_words", "open_trackers", "why_disabled"]
 
@@ -53,20 +54,31 @@ class Tracker(Protocol):
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuses `--track` words that name no tracker, or one that is not installed.
+    """Refuses `--track` words that name no tracker, one that is not installed, or a place that it cannot write to.
 
     Raises:
-        ConfigError: an unknown tracker, or one that is not installed; all of them at once.
+        ConfigError: says what is wrong with each of them.
     """
     mistakes = Mistakes()
     for word in words:
-        kind = word.partition("=")[0]
+        kind, _, destination = word.partition("=")
         if kind not in KINDS:
             mistakes.add(ConfigError(f"tracker {word}: allowed: {', '.join(KINDS)}.{nearest(kind, KINDS)}"))
             continue
         with mistakes.collect():
             require(f"tracker {kind}", kind)
+        with mistakes.collect():
+            if destination and kind == "mlflow":
+                _check_uri(destination)
+            elif destination:
+                check_outputs([Output(f"tracker {kind}:", Path(destination), folder=True)])
     mistakes.raise_if_any()
+
+
+def _check_uri(uri: str) -> None:
+    """Refuses what is no tracking URI of MLflow's, which would take it for a folder."""
+    if "://" not in uri:
+        raise ConfigError(f"tracker mlflow={uri}: PLACE is a tracking URI: http://HOST:PORT, or sqlite:///FILE.db.")
 
 
 def why_disabled(word: str) -> str:
@@ -161,7 +173,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path) -> None:
         writers = import_optional("torch.utils.tensorboard", "tracker tensorboard", "tensorboard")
-        self.name, self.look = f"tensorboard={folder.absolute()}", shlex.join(["tensorboard", "--logdir", str(folder)])
+        self.name, self.look = f"tensorboard={folder.absolute()}", shell_join(["tensorboard", "--logdir", folder])
         self._make, self._folder, self._writers = writers.SummaryWriter, folder, dict[Path, Any]()
 
     def _writer(self, folder: Path) -> Any:
@@ -210,14 +222,12 @@ class MLflow:
     """
 
     def __init__(self, uri: str) -> None:
-        if "://" not in uri:
-            raise ConfigError(f"tracker mlflow={uri}: PLACE is a tracking URI: http://HOST:PORT, or sqlite:///FILE.db.")
         tracking = import_optional("mlflow.tracking", "tracker mlflow", "mlflow")
         for name in ("mlflow", "alembic"):  # they log their tables for every new file
             logging.getLogger(name).setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # an unreachable server must not delay training
         self.name, self._ids = f"mlflow={uri}", dict[str, str]()
-        self.look = uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+        self.look = uri if uri.startswith("http") else shell_join(["mlflow", "ui", "--backend-store-uri", uri])
         try:
             if not uri.startswith("http"):
                 _try_database(uri)  # MLflow itself would try for a minute and a half
@@ -234,8 +244,8 @@ class MLflow:
             )
             raise ConfigError(f"tracker mlflow: {uri} cannot be reached ({first_line(error)}).{anew}") from None
         if experiment is not None and experiment.lifecycle_stage == "deleted":
-            restore = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", str(experiment.experiment_id)])
-            where = f"MLFLOW_TRACKING_URI={shlex.quote(uri)}"
+            restore = shell_join(["mlflow", "experiments", "restore", "--experiment-id", str(experiment.experiment_id)])
+            where = f"MLFLOW_TRACKING_URI={shell_join([uri])}"
             raise ConfigError(
                 f"tracker mlflow: the experiment '{PROJECT}' was deleted in {uri}. Restore it: `{where} {restore}`; "
                 "or name another place: mlflow=URI."
@@ -303,7 +313,7 @@ class Wandb:
         self.name, self._folder, self._runs = f"wandb={folder.absolute()}", folder, dict[str, Any]()
         self._wandb = wandb
         os.environ.setdefault("WANDB_MODE", "offline")
-        sync = f"wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*"
+        sync = f"wandb sync {shell_join([folder / 'wandb'])}/offline-run-*"
         self.look = "wandb.ai" if os.environ["WANDB_MODE"] == "online" else sync
 
     def knows(self, run: RunRecord, tracker_id: str) -> bool:  # noqa: ARG002  (other trackers need it)

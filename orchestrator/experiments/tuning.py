@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.errors import ConfigError, TrainingError, quantity
+from orchestrator.core.errors import TrainingError, quantity
 from orchestrator.core.events import InputsRead, Listener
 from orchestrator.core.interval import VERDICTS
 from orchestrator.experiments.budget import Budget
@@ -128,8 +128,6 @@ def tune(
         CancelledError: a stop was requested; the same call resumes.
     """
     until = None if budget.minutes is None else time.monotonic() + 60 * budget.minutes
-    if start.settings.folds == 0:
-        raise ConfigError("stages compare out-of-fold scores, and --folds 0 holds nobody out.")
     # Read once: stages differ in the recipe alone.
     inputs = read_inputs(start.settings, {start.task: start.specialist}, start.base)
     listen(InputsRead())

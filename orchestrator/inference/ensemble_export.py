@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orchestrator import __version__, combining
-from orchestrator.core.errors import ConfigError, Mistakes
-from orchestrator.core.files import atomic, digest_of, sha256_of, write_json
+from orchestrator.core.errors import ConfigError, Mistakes, quantity
+from orchestrator.core.files import atomic, digest_of, sha256_of, share_file, write_json
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data import decoding
 from orchestrator.data.preprocessing import DETECTOR, Geometry
 from orchestrator.data.store import intact_stores
+from orchestrator.inference.options import EXPORT_CARD
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
@@ -30,8 +33,15 @@ if TYPE_CHECKING:
 
 __all__ = ["PROGRAM", "Exported", "check_export", "export_ensemble"]
 
+log = logging.getLogger(__name__)
+
 EXPORT_FORMAT = 3
-CARD = "card.json"
+FEW_PHOTOS = 16
+"""A check on fewer photos than this shows little."""
+
+PROGRAM_PHOTOS = 8
+"""Photos on which the program itself is run."""
+
 PROGRAM = "predict.py"
 HOW = (
     "Decode a photo to upright RGB. For each member: take the largest box of the shape height x width that fits into the "
@@ -65,7 +75,6 @@ class Exported:
 
 
 def check_export(
-    folder: Path,
     record: EnsembleRecord,
     geometries: Sequence[Geometry],
     store: Path,
@@ -74,19 +83,15 @@ def check_export(
     """Rejects what cannot be exported; loads no member.
 
     Args:
-        folder: folder for the files.
         record: the ensemble's record.
         geometries: its members' geometries, by their cards.
         store: the workspace's pixel stores.
         photos: photos to check on.
 
     Raises:
-        ConfigError: the folder holds other files, external tables vote, or there are no photos to check on; all at
-            once.
+        ConfigError: external tables vote, or there are no photos to check on; both at once.
     """
     mistakes = Mistakes()
-    if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
-        mistakes.add(ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder."))
     if record.external:
         names = ", ".join(table.name for table in record.external)
         mistakes.add(
@@ -132,14 +137,18 @@ def export_ensemble(
 
     Raises:
         ConfigError: none of the photos to check on can be read.
-        EngineError: a network cannot be exported, or its export gives other answers than torch.
+        EngineError: a network cannot be exported, or its export gives other answers than torch; or the program does.
     """
     from orchestrator.inference.detector import write_detector
     from orchestrator.inference.engines import Engine
     from orchestrator.inference.export import Exports
     from orchestrator.inference.shared_backbone import unshared
 
-    sample = _sample(predictor, store, photos)
+    sample, sample_photos = _sample(predictor, store, photos)
+    if (count := min(map(len, sample.values()))) < FEW_PHOTOS:
+        log.warning(
+            f"checked on {quantity(count, 'photo')} alone, which shows little: give {FEW_PHOTOS} or more (--photos DIR)."
+        )
     exports = Exports(cache)
     splits = [unshared(member) for member in predictor.members]  # one file a member, simple to feed
     exports.make(splits, done)
@@ -160,12 +169,15 @@ def export_ensemble(
         "programs": {name: sha256_of(folder / name) for name in programs},
         "made_by": {"orchestrator": __version__, **{name: version(name) for name in ("torch", "onnx", "onnxscript")}},
     }  # fmt: skip
+    card = {**card, "digest": digest_of(card)}
+    files = [PROGRAM, *programs, *(member["file"] for member in members), *detector.get("files", ())]
+    _try_program(folder, files, card, predictor, sample_photos, sample)
     before = _files_of(folder)
-    write_json(folder / CARD, {**card, "digest": digest_of(card)})  # written last: a folder with it is a whole export
+    write_json(folder / EXPORT_CARD, card)  # written last: a folder with it is a whole export
     for name in before - _files_of(folder):
         (folder / name).unlink(missing_ok=True)
     differences = {member["file"]: member["difference_from_torch"] for member in members}
-    return Exported(ensemble, folder, differences, min(len(pixels) for pixels in sample.values()))
+    return Exported(ensemble, folder, differences, count)
 
 
 def _write_member(folder: Path, split: Split, exports: Exports, pixels: Pixels) -> dict[str, Any]:
@@ -198,10 +210,53 @@ def _write_programs(folder: Path) -> list[str]:
     return [name for name in sources if name != PROGRAM]
 
 
+def _try_program(
+    folder: Path,
+    files: Sequence[str],
+    card: Mapping[str, Any],
+    predictor: Predictor,
+    photos: Sequence[Path],
+    sample: Mapping[Geometry, Pixels],
+) -> None:
+    """Runs the program of an export that has no card yet, and compares its answers with the ensemble's.
+
+    Args:
+        folder: the export.
+        files: its files.
+        card: its card.
+        predictor: the ensemble.
+        photos: files of photos that can be read; empty: photos of the sample are written as files.
+        sample: pixels of photos at every geometry.
+
+    Raises:
+        EngineError: the program does not run, or gives other answers.
+    """
+    from orchestrator.inference.program_check import check_program
+
+    with TemporaryDirectory(prefix=".check-", dir=folder) as trial:
+        for name in files:
+            copy = Path(trial) / name
+            copy.parent.mkdir(exist_ok=True)
+            share_file(folder / name, copy)
+        write_json(Path(trial) / EXPORT_CARD, card)
+        check_program(Path(trial) / PROGRAM, predictor, photos[:PROGRAM_PHOTOS] or _as_files(sample, Path(trial)))
+
+
+def _as_files(sample: Mapping[Geometry, Pixels], folder: Path) -> list[Path]:
+    """Some photos of a sample as files: the program reads files, and the store keeps pixels alone."""
+    from PIL import Image
+
+    paths = []
+    for number, pixels in enumerate(next(iter(sample.values()))[:PROGRAM_PHOTOS]):
+        paths.append(folder / f"{number}.png")  # a format that keeps every pixel
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
 def _files_of(folder: Path) -> set[str]:
     """The files that an export's card names; none where there is no card, or a damaged one."""
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = json.loads((folder / EXPORT_CARD).read_text(encoding="utf-8"))
         names = {member["file"] for member in card["members"]} | {
             *card["programs"],
             *card.get("detector", {}).get("files", ()),
@@ -212,23 +267,25 @@ def _files_of(folder: Path) -> set[str]:
     return {name for name in inside if ".." not in Path(name).parts}
 
 
-def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[Geometry, Pixels]:
-    """Photos to check on, at every geometry of the members."""
+def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> tuple[dict[Geometry, Pixels], Sequence[Path]]:
+    """Photos to check on, at every geometry of the members, and their files; none where they come from the store."""
     from orchestrator.inference.export import CHECK_PHOTOS
     from orchestrator.inference.reader import Prepared
 
     if photos:
-        results = (predictor.reader.read(path) for path in photos)
-        read = list(islice((photo for photo in results if isinstance(photo, Prepared)), CHECK_PHOTOS))
+        results = ((path, predictor.reader.read(path)) for path in photos)
+        read = list(islice(((path, photo) for path, photo in results if isinstance(photo, Prepared)), CHECK_PHOTOS))
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
-        return {
-            geometry: np.stack([photo.pixels[geometry] for photo in read]) for geometry in predictor.reader.geometries
+        pixels_of = {
+            geometry: np.stack([photo.pixels[geometry] for _, photo in read])
+            for geometry in predictor.reader.geometries
         }
+        return pixels_of, [path for path, _ in read]
     stores = intact_stores(store, predictor.reader.geometries)
     sample = {}
     for geometry in predictor.reader.geometries:
         pixels, count = stores[geometry]
         rows = np.unique(np.linspace(0, count - 1, CHECK_PHOTOS).astype(np.int64))
         sample[geometry] = pixels.take(rows)
-    return sample
+    return sample, ()

@@ -183,7 +183,8 @@ def load_members(
             problems.append(Problem(str(member.folder), error.message))
         loaded(number, len(files))
     if problems:
-        raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems)
+        causes = list(dict.fromkeys(problems))  # members of a run whose record is damaged share that as their cause
+        raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", causes)
     return members
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.core.device_names import check_device
@@ -14,8 +15,8 @@ from orchestrator.core.labels import JOINT
 from orchestrator.core.strategies import Strategy
 
 __all__ = [
-    "ENGINES", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "Precision", "PredictionOptions", "check_cascade",
-    "check_engine", "check_rate", "check_threshold", "is_installed", "needs_trial",
+    "ENGINES", "EXPORT_CARD", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "Precision", "PredictionOptions",
+    "check_cascade", "check_engine", "check_export_folder", "check_rate", "check_threshold", "is_installed", "needs_trial",
 ]  # fmt: skip
 
 Precision = Literal["fp32", "bf16"]
@@ -38,6 +39,9 @@ ON_ERROR = ("fail", "mark")
 FEW_PHOTOS = 256
 """Up to this many photos stay on torch if the engine is `auto`: fifteen members of EfficientNet-Lite0 answer them in
 5 s on 2 cores, and opening eighteen exports alone would take a second or two."""
+
+EXPORT_CARD = "card.json"
+"""The file that makes a folder an export."""
 
 FEWEST_EVENTS = 3.0
 """Smallest photos x rate for a calibration: no change in n photos means a rate below 3 / n (rule of three, 95 %)."""
@@ -125,6 +129,16 @@ def check_engine(name: str, device: str) -> None:
             f"--engine {name} runs on the CPU here, and --device is {device}. Use --device cpu, or torch."
         )
     require(f"--engine {name}", "engines", PACKAGES[name], "use --engine torch")
+
+
+def check_export_folder(folder: Path) -> None:
+    """Refuses to export among other files.
+
+    Raises:
+        ConfigError: the folder holds something, and no export.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / EXPORT_CARD).is_file():
+        raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
 
 
 def check_threshold(threshold: float) -> None:

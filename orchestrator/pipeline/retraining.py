@@ -23,6 +23,8 @@ __all__ = ["StartingPoint", "check_folds", "log_base", "starting_point"]
 
 log = logging.getLogger(__name__)
 
+NEVER_MIX = "members of different plans never mix. Leave --folds and --plan-seed out, or retrain all (without --fold)."
+
 
 @dataclass(frozen=True)
 class StartingPoint:
@@ -50,6 +52,20 @@ class StartingPoint:
         """The base run's recipe, where no recipe is named for the task; None where one is, or without a base."""
         return base_recipe(self.settings, self.base)
 
+    def check_scored(self, purpose: str) -> None:
+        """Refuses a fold plan that holds nobody out.
+
+        Args:
+            purpose: what compares scores, as the subject of the message.
+
+        Raises:
+            ConfigError: there is no plan.
+        """
+        if self.settings.folds == 0:
+            raise ConfigError(
+                f"{purpose} compares out-of-fold scores, and --folds 0 holds nobody out: give --folds 2 or more."
+            )
+
 
 def starting_point(
     settings: Settings, specialist: Specialist, base: str | None = None, folds: Sequence[int] = ()
@@ -71,6 +87,8 @@ def starting_point(
     run = _base_run(settings.workspace, specialist.name, base, bool(folds))
     resolved = _resolve_plan(settings, specialist.name, folds, run)
     _check_fold_numbers(folds, resolved.folds)
+    if folds and run is not None:
+        _check_same_plan(run, resolved)
     check_early(resolved, {specialist.name: specialist}, run)
     return StartingPoint(resolved, specialist, run, tuple(sorted(set(folds))))
 
@@ -149,6 +167,17 @@ def _check_fold_numbers(folds: Sequence[int], k: int | None) -> None:
         raise ConfigError(f"--fold {', '.join(map(str, wrong))}: allowed: 0 to {(k or 0) - 1}.")
 
 
+def _check_same_plan(run: RunRecord, settings: Settings) -> None:
+    """Refuses to retrain folds of a run by another number of folds or another seed of the plan than its own; needs no data."""
+    if run.plan is None:
+        raise ConfigError(f"--fold: {run.id} was trained without a plan (--folds 0): {NEVER_MIX}")
+    if (run.plan.k, run.plan.seed) != (settings.folds, settings.plan_seed):
+        raise ConfigError(
+            f"--fold: {run.id} was trained by --folds {run.plan.k} --plan-seed {run.plan.seed}, and this command asks for "
+            f"--folds {settings.folds} --plan-seed {settings.plan_seed}: {NEVER_MIX}"
+        )
+
+
 def check_folds(inputs: Inputs, parent: RunRecord) -> None:
     """Refuses to retrain folds of a run by another recipe or plan, on other data or from other weights than its own.
 
@@ -160,12 +189,13 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
             f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
             "--recipe and --set out, or retrain the whole specialist (without --fold)."
         )
-    assert inputs.data.plan is not None  # `_check_fold_numbers` has seen it
-    if parent.plan is None or parent.plan.digest != inputs.data.plan.digest:
-        own_plan = f"by plan {parent.plan.digest[:12]} with {parent.plan.k} folds" if parent.plan else "without a plan"
+    assert parent.plan is not None  # `_check_same_plan` has seen it
+    assert inputs.data.plan is not None
+    if parent.plan.digest != inputs.data.plan.digest:
         raise ConfigError(
-            f"--fold: {parent.id} was trained {own_plan}, this command's plan is {inputs.data.plan.digest[:12]} with "
-            f"{inputs.data.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
+            f"--fold: {parent.id} was trained by plan {parent.plan.digest[:12]}, and the same folds and seed make "
+            f"{inputs.data.plan.digest[:12]} of this data: members of different plans never mix. Give the data that it was "
+            "trained on, or retrain the whole specialist (without --fold)."
         )
     if parent.initial_weights.sha256 != inputs.weights[parent.task].sha256:
         raise ConfigError(

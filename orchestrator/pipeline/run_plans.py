@@ -22,7 +22,7 @@ from orchestrator.artifacts.workspace import now
 from orchestrator.pipeline.inputs import Inputs
 from orchestrator.pipeline.settings import Settings, changes_of
 from orchestrator.recipes.load import choices_of
-from orchestrator.recipes.names import DEFAULT_RECIPE, is_file_name
+from orchestrator.recipes.names import DEFAULT_RECIPE, is_file_name, recipe_path
 from orchestrator.recipes.schema import Recipe
 
 __all__ = ["RunPlan", "find_runs"]
@@ -107,7 +107,7 @@ class RunPlan:
         threads = threads or settings.executor_or_default().parallelism(self.members, inputs.device)[1]
         recipe_name, plan = choices_of((self.task,), settings.recipes)[0].get(self.task, ""), inputs.data.plan
         if is_file_name(recipe_name):
-            recipe_name = str(Path(recipe_name).expanduser().absolute())  # a printed command finds it from any folder
+            recipe_name = str(recipe_path(recipe_name).absolute())  # a printed command finds it from any folder
         folds: list[int | None] = [*self.folds] or inputs.data.folds
         if parent:
             folds = [*sorted({*self.folds, *(fold for fold in parent.folds if fold is not None)})]

@@ -8,7 +8,8 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.arguments import MOST_SEED, check_range, checked_arguments
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.arguments import MOST_SEED, check_folds, check_range, checked_arguments
 from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DataError, Mistakes
 from orchestrator.core.extras import require
@@ -188,10 +189,9 @@ def check_tables(tables: Sequence[Path]) -> None:
 
 def add_mistakes(settings: Settings, mistakes: Mistakes) -> None:
     """Adds the mistakes that can be seen from the settings alone."""
-    if settings.folds is not None and (settings.folds < 0 or settings.folds == 1):
-        mistakes.add(
-            ConfigError(f"--folds {settings.folds}; allowed: 2 or more, or 0 to train on everything, without a score.")
-        )
+    if settings.folds is not None:
+        with mistakes.collect():
+            check_folds(settings.folds, "or 0 to train on everything, without a score")
     for option, value, high in (
         ("--folds-used", settings.folds_used, None),
         ("--seed", settings.seed, MOST_SEED),
@@ -237,15 +237,18 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
         ConfigError: wrong recipes and settings.
         DataError: there is nothing at a path.
         WeightsError: a recipe's weights are not a file.
+        WorkspaceError: no workspace can be opened or made where it is to be.
     """
     mistakes = Mistakes()
     add_mistakes(settings, mistakes)
     with mistakes.collect():
         check_device(settings.device)
     with mistakes.collect():
-        check_source(settings.data)
+        check_source(settings.data, settings.columns)
     with mistakes.collect():
         check_tables(settings.extra)
+    with mistakes.collect():
+        Workspace.check(settings.workspace)
     if tuple(settings.recipes) in ((), (DEFAULT_RECIPE,)) and not settings.changes:
         mistakes.raise_if_any()  # nobody chose the recipe, and its schema is slow to build
     with mistakes.collect():

@@ -17,7 +17,7 @@ from orchestrator.core.errors import ConfigError, Problem, nearest, quantity
 from orchestrator.core.files import absolute_text
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.toml import parse_toml, read_toml, toml_value
-from orchestrator.recipes.names import DEFAULT_RECIPE, is_file_name
+from orchestrator.recipes.names import DEFAULT_RECIPE, is_file_name, recipe_path
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -109,7 +109,7 @@ def choices_of(tasks: Collection[str], choices: Sequence[str]) -> tuple[dict[str
         task, equals, name = choice.partition("=")
         if equals and task in tasks:
             names[task] = name
-        elif not equals or (task not in CLASSES and Path(choice).is_file()):
+        elif not equals or (task not in CLASSES and recipe_path(choice).is_file()):
             names = dict.fromkeys(tasks, choice)
         else:
             what = f"'{task}' is not a task of this command; allowed: {', '.join(tasks)}.{nearest(task, tasks)}"
@@ -123,7 +123,7 @@ def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
     values: dict[str, Any] = {**specialist.defaults, "augment": dict(specialist.defaults.get("augment", {}))}
     files = recipe_files(specialist)
     if is_file_name(name):
-        layer = read_toml(Path(name).expanduser(), "--recipe")
+        layer = read_toml(recipe_path(name), "--recipe")
     elif name in files:
         layer = parse_toml(files[name].read_text(encoding="utf-8"), f"--recipe: {files[name]}")
     else:  # reported once where several tasks have recipes of the same names (`_merged`)

@@ -71,6 +71,17 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     assert "Traceback" not in done.err
 
 
+def test_a_recipes_file_is_named_by_any_name(orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = orch("recipes", "copy", "age", "quick", "age=z.toml")
+    assert "--recipe ./age=z.toml" in done.err
+    Path("~z.toml").write_bytes(Path("age=z.toml").read_bytes())
+    for name in ("age=z.toml", "./age=z.toml", "./~z.toml", "~z.toml"):
+        assert orch("recipes", "show", "age", name).code == 0, name
+    done = orch("recipes", "lint", "age", "~no_such_user/x.toml")
+    assert (done.code, "~no_such_user/x.toml: No such file" in done.err) == (2, True), done.err
+
+
 def test_a_fault_of_ours_is_a_sentence_and_a_traceback_only_when_asked(
     orch: Orch, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +148,9 @@ def test_several_wrong_inputs_are_told_at_once_and_leave_nothing(orch: Orch, tmp
     assert "--device tpu" in done.err
     assert "no such folder or table" in done.err
     assert not (tmp_path / "runs").exists()
+    (tmp_path / "train.csv").touch()
     done = orch("train-all", "--data", tmp_path, "--set", "mask.backbone=resnt", "--set", "age.backbone=resnet18.x")
+    assert "train.csv: cannot be read as a CSV table: it is empty" in done.err
     assert "mask: backbone = 'resnt'" in done.err
     assert "age: backbone = 'resnet18.x'" in done.err
 

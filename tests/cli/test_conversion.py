@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 import typer
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from typer.core import TyperOption
 
@@ -47,6 +47,8 @@ def options(
 
 
 VALUED = [name for name in options.__annotations__ if name not in ("rest", "flag", "return")]
+PATHS = {"", "path", "nowhere", "paths", "there", "folder", "unread"}
+"""Options of paths, and the arguments, which are paths too."""
 TEXTS = st.one_of(
     st.sampled_from([
         "", "-", "0", "-0", "007", "1_000", " 5", "5 ", "5\n", "+5", "1e3", "1.", ".5", "0.3", "0.29999999999999999", "nan",
@@ -78,6 +80,7 @@ def outcome_of(words: list[str]) -> list[object]:
 @example([("paths", "a"), ("paths", "/dev/null"), ("", "/")], True)
 @example([("rate", "nan")], False)
 def test_values_are_what_typer_alone_makes_of_them(pairs: list[tuple[str, str]], flag: bool) -> None:
+    assume(not any(not text and name in PATHS for name, text in pairs))  # ours alone are refused
     words = [*["--flag"] * flag, *(f"--{name}={text}" for name, text in pairs if name)]
     words += ["--", *(text for name, text in pairs if not name)]
     alone = outcome_of(words)
@@ -101,6 +104,12 @@ def test_a_wrong_number_is_named_with_the_allowed_ones(word: str, message: str |
         with pytest.raises(typer.BadParameter) as refused:
             typer.main.get_command(program).main([word], standalone_mode=False)
     assert refused.value.format_message() == f"Invalid value for '{word.partition('=')[0]}': {message}"
+
+
+@pytest.mark.parametrize("words", [[""], ["a", ""], *([f"--{name}="] for name in sorted(PATHS - {""}))])
+def test_an_empty_path_is_not_the_current_folder(words: list[str]) -> None:
+    with plain_conversion(), pytest.raises(typer.BadParameter, match=r"an empty path; '\.' is the current folder"):
+        typer.main.get_command(program).main(words, standalone_mode=False)
 
 
 def test_a_file_that_may_not_be_read_is_refused_as_by_typer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,19 @@ def test_a_check_of_a_table_that_is_not_there_or_has_no_paths_names_no_photo_tha
         assert "no such folder or table" in json.loads(done.out)["error"]["message"]
 
 
+def test_a_check_names_a_table_once(orch: Orch, people: Path, tmp_path: Path) -> None:
+    table = tmp_path / "m.csv"
+    table.write_bytes("path,person\na.jpg,José\n".encode("latin-1"))
+    done = orch("data", "check", "--data", table)
+    assert done.code == 1
+    assert f"{table} line 2: byte 0xe9" in done.out
+    assert done.out.count(str(table)) == 1
+    done = orch("data", "check", "--data", people / "eval", "--json")
+    (problem,) = json.loads(done.out)["problems"]
+    assert problem["where"] == str(people / "eval/train.csv")
+    assert problem["what"].startswith("no such file. Give the folder that holds train.csv")
+
+
 def test_bands_are_described_from_young_to_old(orch: Orch, people: Path) -> None:
     done = orch("data", "describe", "--data", people / "train")
     assert done.code == 0, done.err

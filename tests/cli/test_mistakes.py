@@ -29,7 +29,6 @@ WITHOUT_A_TABLE = {
     "pseudo PHOTO --out .": "is a folder; give the name of a file",
     "pseudo nowhere --out a.csv": "nowhere: no such file or folder",
     "export --out PHOTO": "is a file; a folder is needed",
-    "export --out nowhere --photos nofile": "nofile: no such file or folder",
     "tta age-9999": "run 'age-9999' is not in",
     "tta age-0001 --views flp": "--views flp; allowed",
     "tta age-0001 --data nowhere": "nowhere: no such folder or table",
@@ -62,6 +61,31 @@ WITHOUT_A_TABLE = {
     "resume age-0001 --jobs -2": "--jobs -2; allowed: 1 or more",
     "resume age-0001 --device tpu": "--device tpu: allowed: auto",
     "resume age-0001 --data nowhere": "nowhere: no such folder or table",
+    "train-all --data DATA -w TABLE": "table.csv: not a folder, where a folder must be",
+    "train-all --data DATA -w BELOW_TABLE": "table.csv: not a folder, where a folder must be",
+    "train-all --data DATA -w PHOTOS": "is not empty and not a workspace",
+    "train age --data DATA -w LINK": "link: a link that leads nowhere (/nowhere), where a folder must be",
+    "sweep age --data DATA -w PHOTOS": "is not empty and not a workspace",
+    "train age --data DATA --fold 0 --folds 4": "trained by --folds 3 --plan-seed 0, and this command asks for --folds 4",
+    "train age --data DATA --fold 0 --plan-seed 1": "members of different plans never mix. Leave --folds and",
+    "sweep age --data DATA --folds 0": "--folds 0 holds nobody out: give --folds 2 or more",
+    "sweep age --data DATA --stages lr --folds 0": "--folds 0 holds nobody out: give --folds 2 or more",
+    "predict TABLE": "no photo (JPEG, PNG, WEBP, BMP) among the 1 file given",
+    "predict TABLE /etc/passwd /dev/null": "no photo (JPEG, PNG, WEBP, BMP) among the 3 files given",
+    "pseudo TABLE --out a.csv": "no photo (JPEG, PNG, WEBP, BMP) among the 1 file given",
+    "cascade TABLE": "no photo (JPEG, PNG, WEBP, BMP) among the 1 file given",
+    "export --out nowhere --photos TABLE": "no photo (JPEG, PNG, WEBP, BMP) among the 1 file given",
+    "runs track age-0001 --to tensorboard=/etc/passwd": "tensorboard: /etc/passwd: is a file; a folder is needed",
+    "runs track age-0001 --to tensorboard=/etc/passwd/x": "/etc/passwd/x: /etc/passwd is not a folder",
+    "runs track age-0001 --to mlflow=here": "mlflow=here: PLACE is a tracking URI",
+    "train age --data DATA --track tensorboard=/etc/passwd": "tensorboard: /etc/passwd: is a file; a folder is needed",
+    "data synth nowhere --jobs -7": "--jobs -7; allowed: 0 or more",
+    "ensembles slices soft-0001 --data nowhere": "--data: only --by reads the data's table",
+    "ensembles slices soft-0001 --columns foo=bar": "--columns: only --by reads the data's table",
+    "predict EMPTY": "an empty path; '.' is the current folder",
+    "predict PHOTO EMPTY": "an empty path; '.' is the current folder",
+    "train-all --data EMPTY": "an empty path; '.' is the current folder",
+    "runs list -w EMPTY": "an empty path; '.' is the current folder",
 }
 """Words -> what is reported: no table has to be read for it."""
 
@@ -70,7 +94,6 @@ WITH_A_TABLE = {
     "train age --data DATA --folds 99": "--folds 99 is larger than the smallest class",
     "train age --data DATA --folds-used 9": "--folds-used 9; the plan has 3 folds",
     "train-all --data DATA --folds 0 --set schedule=plateau": "plateau watches held-out people",
-    "train-all --data DATA --columns a=b": "--columns maps the names of a manifest",
     "train-all --data TABLE": "line 2: 6 fields, where the header has 5",
     "train age --data TABLE": "line 2: 6 fields, where the header has 5",
     "train age --data TABLE --grid lr=1e-3,1e-4": "line 2: 6 fields, where the header has 5",
@@ -94,6 +117,22 @@ OF_NAMES = {
     "export --out PHOTO": "is a file; a folder is needed",
     "resume age-0001 --data nowhere": "nowhere: no such folder or table",
     "train age --data DATA --fold 7": "--fold 7: allowed: 0 to 2",
+    "ensembles slices soft-9999": "ensemble 'soft-9999' is not in",
+    "ensembles slices age-0001": "ensemble 'age-0001' is not in",
+    "data check --data DATA --tasks foo": "'foo' is not a task; allowed: mask, gender, age",
+    "data check --data DATA --folds 1": "--folds 1; allowed: 2 or more, or 0 for no plan",
+    "data folds --data DATA --folds -7": "--folds -7; allowed: 2 or more",
+    "train-all --data DATA --columns foo=bar": "--columns maps the names of a manifest",
+    "data check --data DATA --columns foo=bar": "--columns maps the names of a manifest",
+    "evaluate --data DATA --columns foo=bar": "--columns maps the names of a manifest",
+    "tta age-0001 --data DATA --columns foo=bar": "--columns maps the names of a manifest",
+    "cascade --eval nowhere": "nowhere/info.csv: no such file",
+    "pseudo --eval nowhere --out a.csv": "nowhere/info.csv: no such file",
+    "cascade --data nowhere": "nowhere: no such folder or table",
+    "ensemble --with PHOTOS": "a folder, and a table is needed",
+    "evaluate --data PHOTOS": "images/train.csv: no such file. Give the folder that holds train.csv",
+    "export --out DATA": "holds files that no export has made. Choose a new or empty folder",
+    "export --out nowhere --photos nofile": "nofile: no such file or folder",
 }
 """Words -> what names alone show: neither arrays nor the schemas of recipes are needed, as slow to import as all the rest."""
 
@@ -128,9 +167,11 @@ def test_mistakes_of_use_are_told_before_anything_heavy_is_imported(
     (workspace / "mask-0001/fold-1/member.json").unlink()  # there is something to resume
     table = tmp_path / "table.csv"
     table.write_text("path,person,age,gender,mask\na.jpg,one,30,male,wear,\n")
+    (tmp_path / "link").symlink_to("/nowhere")
     places = {
         "PHOTO": next((people / "eval/images").iterdir()), "PHOTOS": people / "eval/images", "DATA": people / "train",
-        "TABLE": table, "OTHERS": tmp_path / "others/train",
+        "TABLE": table, "BELOW_TABLE": table / "runs", "OTHERS": tmp_path / "others/train", "LINK": tmp_path / "link",
+        "EMPTY": "",
     }  # fmt: skip
     commands = [[str(places.get(word, word)) for word in mistake.split()] for mistake in mistakes]
     done = subprocess.run(

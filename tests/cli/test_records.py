@@ -160,18 +160,21 @@ def test_links_that_lead_nowhere_are_named_where_folders_must_be(
 
 
 @pytest.mark.parametrize("name", ["current", "plans", "photos"])
-@pytest.mark.parametrize("stands_there", ["link", "file"])
+@pytest.mark.parametrize("stands_there", ["link", "link to a file", "file"])
 def test_what_stands_where_a_folder_of_the_workspace_must_be_is_named_by_all(
     orch: Orch, people: Path, workspace: Path, name: str, stands_there: str
 ) -> None:
     """What lay in the folder would count as missing otherwise, and ways out that are printed for that fail."""
     assert orch("ensemble", "-w", workspace).code == 0
     shutil.rmtree(workspace / name, ignore_errors=True)
-    if stands_there == "link":
-        (workspace / name).symlink_to("nowhere")
-    else:
+    if stands_there == "file":
         (workspace / name).write_text("")
-    fault = "a link that leads nowhere (nowhere)" if stands_there == "link" else "not a folder"
+    else:
+        (workspace / name).symlink_to("nowhere" if stands_there == "link" else "workspace.json")
+    fault = {
+        "link": "a link that leads nowhere (nowhere)", "file": "not a folder",
+        "link to a file": "a link that leads to a file (workspace.json)",
+    }[stands_there]  # fmt: skip
     for command in (("workspace", "check"), ("runs", "list"), ("ensemble",), ("predict", people / "eval/images")):
         done = orch(*command, "-w", workspace)
         assert done.code in (1, 2), done.out
@@ -202,6 +205,64 @@ def test_what_stands_where_a_folder_is_made_anew_stops_nobody_who_reads(
     (tmp_path / "elsewhere").mkdir()
     (workspace / name).symlink_to(tmp_path / "elsewhere")  # another disk
     assert orch("workspace", "check", "-w", workspace).code == 0
+
+
+@pytest.mark.parametrize("command", [
+    "runs list", "workspace check", "workspace repair", "ensemble", "ensembles list", "predict PHOTOS", "resume age-0001",
+])  # fmt: skip
+def test_a_workspace_that_leads_nowhere_is_named_by_all(
+    orch: Orch, people: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`train-all`, which makes a workspace where there is none, would fail there."""
+    link = tmp_path / "runs"
+    link.symlink_to("/nowhere")
+    words = [str(people / "eval/images") if word == "PHOTOS" else word for word in command.split()]
+    done = orch(*words, "-w", link)
+    assert (done.code, "train-all" in done.err) == (2, False), done.err
+    assert f"{link}: a link that leads nowhere (/nowhere), where a folder must be" in done.err
+    (aside,) = re.findall(r"`(mv [^`]+)`", done.err)
+    subprocess.run(shlex.split(aside), check=True)
+    assert "no workspace here. `orch train-all" in orch("runs", "list", "-w", link).err
+
+
+def test_an_ensemble_of_a_lost_run_is_deleted_once_another_is_made(orch: Orch, workspace: Path, people: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    (workspace / "age-0001").rename(workspace / "age-0001.damaged")  # as a repair sets it aside
+    done = orch("workspace", "check", "-w", workspace)
+    assert (done.code, "ensembles delete" in done.err) == (1, False)
+    (workspace / "current/age.json").unlink()
+    assert train(orch, people, workspace, "train", "age", *tiny("epochs=1")).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0
+    done = orch("workspace", "check", "-w", workspace)
+    (delete,) = commands_in(done.err)
+    assert (done.code, delete) == (1, f"orch ensembles delete soft-0001 --workspace {workspace}")
+    assert orch(*shlex.split(delete)[1:], "--yes").code == 0
+    assert orch("workspace", "check", "-w", workspace).code == 0
+
+
+def test_a_run_that_is_a_copy_of_another_is_set_aside_as_promised(orch: Orch, workspace: Path) -> None:
+    shutil.copytree(workspace / "age-0001", workspace / "age-0003")
+    done = orch("workspace", "check", "-w", workspace)
+    assert "rewrites it from the members' cards, or sets the run aside where none is its own" in done.err
+    assert "set aside as age-0003.damaged" in orch("workspace", "repair", "-w", workspace).err
+
+
+def test_one_cause_is_reported_once(orch: Orch, people: Path, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    record = workspace / "age-0001/run.json"
+    whole = record.read_bytes()
+    for name in ("run.json", "fold-0/member.json", "fold-1/member.json"):
+        (workspace / "age-0001" / name).write_text("{}")
+    done = orch("predict", people / "eval/images", "-w", workspace)
+    assert "2 of the ensemble's 9 members cannot be used" in done.err
+    assert done.err.count(f"{record}: ") == 1
+    record.write_bytes(whole)
+    (workspace / "soft-0001").rename(workspace / "elsewhere")
+    (workspace / "soft-0001").symlink_to("nowhere")
+    done = orch("workspace", "check", "-w", workspace)
+    assert done.code == 1
+    assert f"{workspace / 'soft-0001'}: a link that leads nowhere (nowhere), where a folder must be" in done.err
+    assert done.err.count(f"`mv {workspace / 'soft-0001'} ") == 1
 
 
 def test_an_ensembles_folder_that_leads_nowhere_is_moved_away(orch: Orch, people: Path, workspace: Path) -> None:

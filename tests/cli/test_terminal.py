@@ -195,6 +195,18 @@ def test_what_a_table_is_about_is_in_it_at_any_width(trained: Path, width: int) 
         assert all(len(line.rstrip()) <= width for line in rows.values()), shown
 
 
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_two_submissions_stand_beside_each_other_at_any_width(tmp_path: Path, width: int) -> None:
+    """Of the first alone, rows that differ look the same."""
+    for name, label in (("monday", 8), ("tuesday", 16)):
+        (tmp_path / f"{name}.csv").write_text(f"ImageID,ans\na.jpg,{label}\n")
+    shown = on_terminal(width, "submissions", "diff", tmp_path / "monday.csv", tmp_path / "tuesday.csv")
+    assert "tuesday" not in shown.partition("no room")[2]
+    table = shown.split("no room")[0]
+    assert re.search(r" monday +tuesday\b", table), shown
+    assert re.search(r"^ 8 .* 16 ", table, re.MULTILINE), shown
+
+
 def test_a_stray_byte_on_a_terminal_moves_no_column(orch: Orch, workspace: Path, people: Path, tmp_path: Path) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     photo = next((people / "eval/images").iterdir())

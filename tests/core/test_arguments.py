@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,6 +42,23 @@ def test_one_text_is_no_sequence() -> None:
         assert refused.value.message == (
             f"recipes = {shown}: a sequence is needed, even of one: write recipes=[{shown}]."
         )
+
+
+AnyPath = str | PathLike[str]
+
+
+@pytest.mark.parametrize(("kind", "value"), [
+    (AnyPath, ""), (AnyPath | None, ""), (Sequence[AnyPath], ["a", ""]), (Sequence[AnyPath] | None, ("",)),
+    (Sequence[AnyPath], (word for word in ("", "a"))),
+])  # fmt: skip
+def test_an_empty_path_is_not_the_current_folder(kind: Any, value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^photos = '': an empty path; '\.' is the current folder\.$"):
+        checked_arguments({"photos": value}, {"photos": kind})
+
+
+def test_an_empty_text_that_is_no_path_stays() -> None:
+    for kind, value in ((str, ""), (Sequence[str], [""]), (str | None, ""), (AnyPath, "."), (AnyPath | None, None)):
+        assert checked_arguments({"argument": value}, {"argument": kind}) == {"argument": value}
 
 
 @pytest.mark.parametrize(("kind", "value", "expected"), [

@@ -1,15 +1,18 @@
 """Commands as they are printed."""
 
 import ast
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.cli.app import ENTRIES
-from orchestrator.core.commands import orch, reinstall_hint, set_aside_command
+from orchestrator.core.commands import display_path, orch, reinstall_hint, set_aside_command
+from orchestrator.core.errors import printable
 from tests.conftest import ROOT
 
 
@@ -26,6 +29,34 @@ def test_a_command_names_its_workspace_unless_it_is_the_default(monkeypatch: pyt
 def test_a_shell_reads_back_every_word(word: str) -> None:
     assert shlex.split(orch("train", "age", "--set", word)) == ["orch", "train", "age", "--set", word]
     assert shlex.split(set_aside_command(Path("/tmp") / word / "x"))[1] == str(Path("/tmp") / word / "x")
+
+
+@pytest.mark.parametrize(
+    "word", ["bad\udcff.toml", "it's \\bad\udcff5", "a\nb\tc", "\x1b[31m", "\u202efdp.toml", "한국\udce9"]
+)
+def test_a_shell_reads_back_what_a_message_escapes(word: str) -> None:
+    line = printable(orch("train", word).replace("orch train", "printf %s"))
+    assert "\n" not in line
+    assert subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout == os.fsencode(word)
+
+
+@pytest.mark.parametrize(("path", "word"), [
+    ("gender=t.toml", "./gender=t.toml"), ("a=b/t.toml", "./a=b/t.toml"), ("~t.toml", "./~t.toml"), ("-t.toml", "./-t.toml"),
+    ("t.toml", "t.toml"), ("a/b=c/~t.toml", "a/b=c/~t.toml"), ("/a=b/t.toml", "/a=b/t.toml"),
+])  # fmt: skip
+def test_a_relative_path_means_nothing_but_a_path(
+    path: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ORCH_WORKSPACE", raising=False)
+    assert display_path(Path(path)) == word
+    assert shlex.split(orch("train", Path(path), workspace=Path(path))) == ["orch", "train", word, "--workspace", word]
+    assert shlex.split(set_aside_command(Path(path)))[1] == word
+
+
+def test_words_of_printed_commands_are_quoted_in_one_place() -> None:
+    sources = sorted((ROOT / "orchestrator").rglob("*.py"))
+    assert [path.name for path in sources if "shlex" in path.read_text()] == ["commands.py"]
 
 
 @pytest.mark.parametrize(("package", "requirement"), [

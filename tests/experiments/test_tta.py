@@ -79,7 +79,13 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     from orchestrator.data.preprocessing import decode
 
     pixels = np.stack([member.preprocess.geometry.apply(decode(people / "train" / path)) for path in table["path"]])
-    assert np.allclose(runner(pixels), table.filter(like="p(").to_numpy(), atol=2e-7)
+    answers, held_out_answers = runner(pixels), table.filter(like="p(").to_numpy()
+    # A batch of another size adds in another order, by how much depends on the processor; ties may then fall either way.
+    assert np.allclose(answers, held_out_answers, atol=1e-5)
+    likeliest = np.sort(held_out_answers, axis=1)
+    clear = likeliest[:, -1] - likeliest[:, -2] > 1e-4
+    assert clear.any()
+    assert (answers.argmax(axis=1) == held_out_answers.argmax(axis=1))[clear].all()
     predicted = orch("predict", people / "train" / table["path"].iloc[0], "-w", workspace)
     assert predicted.code == 0, predicted.err
 

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from orchestrator.inference import ensemble_export
 from tests.conftest import Done, tiny
 
 Orch = Callable[..., Done]
@@ -72,6 +73,47 @@ def test_the_program_beside_an_export_gives_orchs_answers(
         assert {"probabilities", "shares"} & set(answer) == {"probabilities", "shares"} & set(expected)
         for task, shares in expected.get("probabilities", {}).items():
             assert answer["probabilities"][task] == pytest.approx(shares, abs=1e-3)
+
+
+@pytest.mark.parametrize(("strategy", "right", "wrong", "message"), [
+    ("soft", "int(combined.label[0])", "(int(combined.label[0]) + 1) % 18", "the ensemble's is"),
+    ("hard", "int(combined.label[0])", "(int(combined.label[0]) + 1) % 18", "the ensemble's is"),
+    ("soft", ".shares[0].round(6)", ".shares[0][::-1].round(6)", "probabilities or shares differ by up to"),
+    ("hard", ".shares[0].round(6)", ".shares[0][::-1].round(6)", "shares differ by up to"),
+    ("soft", "def answer(", "raise RuntimeError('no luck')\n\ndef answer(", "does not run here (RuntimeError: no luck)"),
+    ("soft", "_beside('decoding')", "(1 / 0)", "cannot be read as a photo: division by zero"),
+])  # fmt: skip
+def test_a_program_that_answers_otherwise_is_no_export(
+    orch: Orch, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    strategy: str, right: str, wrong: str, message: str,
+) -> None:  # fmt: skip
+    write = ensemble_export._write_programs
+
+    def write_wrong(folder: Path) -> list[str]:
+        names = write(folder)
+        program = folder / "predict.py"
+        text = program.read_text().replace('_beside("decoding")', "_beside('decoding')")
+        assert right in text
+        program.write_text(text.replace(right, wrong))
+        return names
+
+    monkeypatch.setattr(ensemble_export, "_write_programs", write_wrong)
+    assert orch("ensemble", "--strategy", strategy, "-w", workspace).code == 0
+    done = orch("export", "--out", tmp_path / "out", "-w", workspace)
+    assert (done.code, message in done.err) == (2, True), done.err
+    assert "so the export was not finished" in done.err
+    assert not (tmp_path / "out/card.json").exists()
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_a_check_on_few_photos_says_so(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    photos = sorted((people / "eval/images").iterdir())
+    done = orch("export", "--out", tmp_path / "out", "-w", workspace, "--photos", photos[0])
+    assert done.code == 0, done.err
+    assert "checked on 1 photo alone, which shows little: give 16 or more (--photos DIR)" in done.err
+    done = orch("export", "--out", tmp_path / "more", "-w", workspace, *(f"--photos={path}" for path in photos[:16]))
+    assert (done.code, "shows little" in done.err) == (0, False), done.err
 
 
 def test_the_program_goes_on_after_a_photo_that_cannot_be_read(

@@ -106,6 +106,20 @@ def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
     assert "'epochs' is missing. It means: passes over the sampled photos" in problems([str(tmp_path / "few.toml")], [])
 
 
+def test_a_files_name_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~/x.toml` is a file at home; `./~x.toml`, and `~x` where nobody is called x, are files here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    recipe = recipe_as_toml(load_recipes(SPECIALISTS, ["quick"], ["lr=0.5"])["age"])
+    for name in ("home/a=b/x.toml", "~x.toml", "~no_such_user/x.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(recipe)
+    for name in ("~/a=b/x.toml", "./~x.toml", "~x.toml", "~no_such_user/x.toml", "./~no_such_user/x.toml"):
+        for choice in (name, f"age={name}"):
+            assert load_recipes({"age": SPECIALISTS["age"]}, [choice])["age"].lr == 0.5, choice
+    assert "~no_such_user/no.toml: No such file" in problems(["~no_such_user/no.toml"], [])
+
+
 def test_the_digest_is_of_what_changes_results() -> None:
     recipe = load_recipes(SPECIALISTS, ["quick"])["age"]
     assert recipe.digest() == recipe.model_copy(update={"about": "other", "workers": 3}).digest()
