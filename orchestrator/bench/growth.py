@@ -16,7 +16,7 @@ from orchestrator.core.labels import TASKS
 from orchestrator.data.store import DirectPixels
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.inference.predictor import Predictor, start_predictor
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 
 __all__ = ["GrowthPoint", "bench_growth"]
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.bench.training import TrainingSpeed
     from orchestrator.bench.voting import VotingSpeed
     from orchestrator.inference.predictor import Predictor
-    from orchestrator.training.member import MemberJob
+    from orchestrator.training.job import MemberJob
 
 __all__ = ["BenchResult", "run_parts"]
 

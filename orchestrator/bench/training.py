@@ -21,8 +21,8 @@ from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import decode
 from orchestrator.networks.backbones import create, freeze_stages
 from orchestrator.networks.devices import autocast, keep_freed_memory, precision_of
+from orchestrator.training.job import MemberJob
 from orchestrator.training.loop import train_fold
-from orchestrator.training.member import MemberJob
 from orchestrator.training.optimisers import create_optimiser, set_rate
 from orchestrator.training.schedules import rate_factor
 

@@ -13,8 +13,8 @@ from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import Listener, Outcome
 from orchestrator.core.files import write_json
 from orchestrator.training.cancelling import CancelledError, raise_if_cancelled
+from orchestrator.training.job import MemberJob
 from orchestrator.training.loop import Pruned, train_fold
-from orchestrator.training.member import MemberJob
 
 __all__ = ["Executor", "JobResult", "run_job"]
 

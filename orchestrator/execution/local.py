@@ -21,7 +21,7 @@ from orchestrator.data.sharing import check_jobs, signals_blocked, start_tracker
 from orchestrator.execution.executor import JobResult, run_job
 from orchestrator.execution.progress_files import Watcher, progress_file
 from orchestrator.networks.devices import gpu_count
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 
 __all__ = ["LocalExecutor", "WhileParentLives", "claim_gpu"]
 

@@ -17,7 +17,7 @@ from orchestrator.core.epochs import History
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.events import EpochEnded, EpochProgress, Event, Listener, MemberEnded
 from orchestrator.execution.executor import JobResult
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 
 __all__ = ["Watcher", "progress_file"]
 

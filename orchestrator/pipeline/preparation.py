@@ -32,7 +32,7 @@ from orchestrator.pipeline.settings import Settings
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
-    from orchestrator.training.member import MemberJob, TrainingRows
+    from orchestrator.training.job import MemberJob, TrainingRows
 
 __all__ = ["RunJob", "begin_runs", "first_job", "missing_jobs", "pixels_of", "prepare_photos"]
 
@@ -215,7 +215,7 @@ def _log_faces(faces: Sequence[Box | None], settings: Settings) -> None:
 
 def _rows(run_job: RunJob) -> TrainingRows:
     """What training uses of each photo; extra photos come last."""
-    from orchestrator.training.member import TrainingRows
+    from orchestrator.training.job import TrainingRows
 
     photos, extra = run_job.inputs.data.photos.table, run_job.inputs.data.extra
     columns, is_extra = _labelled(run_job, photos), np.zeros(len(photos), bool)
@@ -258,7 +258,7 @@ def _mask_code(name: str | None) -> int:
 def _job(run_job: RunJob, fold: int | None, rows: TrainingRows) -> MemberJob:
     from orchestrator.networks.backbones import preprocess_of
     from orchestrator.networks.heads import head_of
-    from orchestrator.training.member import MemberJob
+    from orchestrator.training.job import MemberJob
 
     inputs, run, specialist = run_job.inputs, run_job.run, run_job.specialist
     recipe = inputs.recipes[run.task]

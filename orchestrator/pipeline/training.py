@@ -47,7 +47,7 @@ from orchestrator.specialist import Specialist
 from orchestrator.training.cancelling import CancelledError
 
 if TYPE_CHECKING:
-    from orchestrator.training.member import MemberJob
+    from orchestrator.training.job import MemberJob
 
 __all__ = [
     "Report",

@@ -23,8 +23,8 @@ from orchestrator.data.sampling import draw_epoch
 from orchestrator.networks.devices import autocast, precision_of
 from orchestrator.recipes.schema import Recipe
 from orchestrator.training.cancelling import raise_if_cancelled
+from orchestrator.training.job import MemberJob
 from orchestrator.training.learner import Learner, Progress
-from orchestrator.training.member import MemberJob
 from orchestrator.training.mixing import Mix, draw_mix
 from orchestrator.training.optimisers import set_rate, uphill
 from orchestrator.training.schedules import rate_factor

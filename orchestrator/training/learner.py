@@ -14,7 +14,7 @@ from orchestrator.core.epochs import TrainedEpoch
 from orchestrator.networks.backbones import create, freeze_stages, heads_of, only_head
 from orchestrator.networks.devices import precision_of
 from orchestrator.training import checkpoints
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 from orchestrator.training.optimisers import create_average, create_optimiser
 
 __all__ = ["Learner", "Progress"]

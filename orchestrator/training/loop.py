@@ -40,8 +40,8 @@ from orchestrator.core.memory import is_out_of_memory
 from orchestrator.networks.devices import keep_freed_memory
 from orchestrator.training.checkpoints import best_tensors, load_best, save_best
 from orchestrator.training.epoch import INITIALISE, train_epoch
+from orchestrator.training.job import MemberJob
 from orchestrator.training.learner import Learner, Progress
-from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities, scores_of
 
 __all__ = ["Pruned", "keep_best", "score_epoch", "train_fold"]

@@ -15,7 +15,7 @@ from orchestrator.networks.devices import autocast
 from orchestrator.networks.views import mean_over_views
 from orchestrator.training.cancelling import raise_if_cancelled
 from orchestrator.training.epoch import diverged, network_input, worker_count
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 
 __all__ = ["held_out_probabilities", "scores_of"]
 

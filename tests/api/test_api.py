@@ -28,7 +28,7 @@ from orchestrator.data.preprocessing import decode
 from orchestrator.execution.executor import JobResult
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.synthetic.people import write_people
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 from tests.conftest import ROOT, TINY
 
 FUNCTIONS = [getattr(api, name) for name in api.__all__ if inspect.isfunction(getattr(api, name))]

@@ -20,7 +20,7 @@ from orchestrator.cli.training import report_training
 from orchestrator.core.events import Listener, PlannedMember, TrainingEnded, TrainingStarted
 from orchestrator.execution import executor
 from orchestrator.pipeline.training import Report
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 from tests.conftest import TINY, Done, hashes, tiny, train
 
 Orch = Callable[..., Done]

@@ -15,7 +15,7 @@ from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import train_all
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.cancelling import CancelFile
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 from tests.conftest import TINY, hashes
 from tests.training.test_loop import Stripes, job_of
 

@@ -19,7 +19,7 @@ from orchestrator.pipeline.retraining import starting_point
 from orchestrator.pipeline.settings import Settings
 from orchestrator.recipes.schema import Recipe
 from orchestrator.specialists import SPECIALISTS
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 from tests.conftest import TINY, Done, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]

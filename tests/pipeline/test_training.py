@@ -16,7 +16,7 @@ from orchestrator.execution.local import LocalExecutor
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import train_all
 from orchestrator.specialists import SPECIALISTS
-from orchestrator.training.member import MemberJob
+from orchestrator.training.job import MemberJob
 from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]

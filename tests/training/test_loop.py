@@ -23,8 +23,8 @@ from orchestrator.networks.heads import head_of
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training import epoch, learner, loop, scoring
+from orchestrator.training.job import MemberJob, TrainingRows
 from orchestrator.training.loop import train_fold
-from orchestrator.training.member import MemberJob, TrainingRows
 from tests.conftest import TINY
 
 

@@ -13,8 +13,8 @@ from orchestrator.networks.heads import head_of
 from orchestrator.recipes.load import load_recipes, recipe_files
 from orchestrator.specialists import TRAINABLE
 from orchestrator.training.epoch import train_epoch
+from orchestrator.training.job import MemberJob
 from orchestrator.training.learner import Learner, Progress
-from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities
 from tests.training.test_loop import Stripes, job_of
 

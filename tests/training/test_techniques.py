@@ -20,9 +20,9 @@ from orchestrator.networks.views import VIEWS, mean_over_views
 from orchestrator.recipes.schema import Optimiser, Schedule
 from orchestrator.training import epoch
 from orchestrator.training.epoch import Batch, train_step
+from orchestrator.training.job import MemberJob
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.loop import train_fold
-from orchestrator.training.member import MemberJob
 from orchestrator.training.schedules import rate_factor
 from orchestrator.training.scoring import held_out_probabilities
 from tests.training.test_loop import job_of
