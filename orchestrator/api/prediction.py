@@ -584,14 +584,20 @@ def _people_of(people: str | Mapping[str, str], contest: Eval | None, paths: Seq
         ConfigError: a word that says nothing of these photos.
     """
     if not isinstance(people, str):
-        return [people.get(str(path)) for path in paths]
-    if people == "folder":
+        by_path = {str(Path(path).absolute()): name for path, name in people.items()}
+        persons = [by_path.get(str(path.absolute())) or None for path in paths]
+        if not any(persons):
+            raise ConfigError(f"people: none of the {quantity(len(paths), 'photo')} is among the {len(people)} in it.")
+        return persons
+    if contest is None and people == "folder":
         return [str(path.absolute().parent) for path in paths]
     if contest is None:
         raise ConfigError(f"--pool-people {people}; allowed: folder, or with --eval a column of info.csv.")
     if people not in contest.table:
         columns = ", ".join(contest.table.columns)
-        raise ConfigError(f"--pool-people {people}: {contest.table.path} has no such column; it has {columns}.")
+        raise ConfigError(
+            f"--pool-people {people}: with --eval a column of {contest.table.path} says who is on the photos; it has {columns}."
+        )
     return [name.strip() or None for name in contest.table.texts(people)]
 
 
@@ -608,14 +614,20 @@ def _check_people(record: EnsembleRecord, strategy: str | None, persons: Sequenc
                 "each photo answers alone: --pool-people says who is on them, and a person's photos answer together."
             )
         return
-    if not learned:
-        build = orch("ensemble", *record.strategy.options, "--pool-people", workspace=record.root)
-        asked = f"--strategy {strategy}" if strategy else f"{record.id} ({record.strategy.title})"
+    if record.strategy.pool_people and strategy:
         raise ConfigError(
-            f"{asked} has not learned how a person's photos answer together: `{build}` builds an ensemble that has."
+            f"--strategy {strategy} has learned nothing, and so not how a person's photos answer together: leave it out."
+        )
+    if not learned:
+        options = [] if "hard" in record.strategy.votes.values() else record.strategy.options
+        build = orch("ensemble", *options, "--pool-people", *record.member_options, workspace=record.root)
+        raise ConfigError(
+            f"{record.id} ({record.strategy.title}) has not learned how a person's photos answer together: `{build}` builds an "
+            "ensemble that has."
         )
     together = len(set(filter(None, persons)))
-    log.info(f"photos of one person answer together: {together:,} people on {quantity(len(persons), 'photo')}.")
+    counted = "1 person" if together == 1 else f"{together:,} people"
+    log.info(f"photos of one person answer together: {counted} on {quantity(len(persons), 'photo')}.")
 
 
 def _photos(photos: Sequence[Path], eval_folder: Path | None, missing_too: bool) -> tuple[Eval | None, list[Path]]:

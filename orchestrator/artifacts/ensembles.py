@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.core.commands import display_path, orch
 from orchestrator.core.errors import ConfigError, DamagedError
 from orchestrator.core.interval import Difference, Interval
-from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
+from orchestrator.core.labels import CLASS_COUNTS, CLASSES, JOINT, LABELS, TASKS
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 from orchestrator.core.strategies import Strategy
 from orchestrator.core.typed import check_types
@@ -185,6 +185,7 @@ class EnsembleRecord:
             nested: learned from some people, scored on others.
         plain: task, or `label` -> macro F1 of its combiner on the very people that it was learned from; only of a strategy that
             learns.
+        alone: task, or `label` -> nested macro F1 of each photo's own answer; only where a person's photos answer together.
         why_no_score: why there are no scores; empty if there are.
         single: task -> scores of each run, member and table alone.
         added_by: run or table -> what it adds to the label's macro F1.
@@ -202,6 +203,7 @@ class EnsembleRecord:
     plan: str | None = None
     evaluation: Mapping[str, RecordedScores] | None = None
     plain: Mapping[str, float] = field(default_factory=dict)
+    alone: Mapping[str, float] = field(default_factory=dict)
     why_no_score: str = ""
     single: Mapping[str, tuple[VoterScores, ...]] = field(default_factory=dict)
     added_by: Mapping[str, Difference] = field(default_factory=dict)
@@ -240,8 +242,9 @@ class EnsembleRecord:
 
         try:
             combiner = Combiner.from_dict(value)
-            if set(combiner.votes) != set(TASKS):
-                raise ValueError(f"votes for {', '.join(combiner.votes)}")
+            combiner.check(CLASS_COUNTS, self._sources)
+            if (combiner.people is not None) != self.strategy.pool_people:
+                raise ValueError("people's photos together, or not, other than was asked")
             return combiner
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             fault = f"not the record of an ensemble (combiner: {error})"
@@ -268,10 +271,23 @@ class EnsembleRecord:
         runs = [member.run for member in self.members if member.task in (task, JOINT)]
         return len(runs) / len(set(runs))
 
+    @property
+    def _sources(self) -> dict[str, set[str]]:
+        """Task -> the runs and tables that answer for it."""
+        return {
+            task: {member.run for member in self.members if member.task in (task, JOINT)}
+            | {table.name for table in self.external if task in table.tasks and table.matched}
+            for task in TASKS
+        }
+
+    @property
+    def member_options(self) -> list[str]:
+        """The options of a command that names its runs."""
+        return [word for task, runs in self.runs.items() for word in ("--members", f"{task}={','.join(runs)}")]
+
     def rebuild_advice(self) -> str:
         """How to make an ensemble of the same runs, tables and combiner again, to complete a sentence."""
-        options = [word for task, runs in self.runs.items() for word in ("--members", f"{task}={','.join(runs)}")]
-        lost = []
+        options, lost = self.member_options, list[str]()
         for table in self.external:  # from where it was read, else the copy
             path = next((path for path in (Path(table.source), self.folder / table.file) if path.is_file()), None)
             options += [] if path is None else ["--with", display_path(path)]
@@ -308,7 +324,7 @@ class EnsembleRecord:
             "strategy": self.strategy.words, "calibrate": self.strategy.calibrate, "decide": self.strategy.decide,
             "pool_people": self.strategy.pool_people,
         }  # fmt: skip
-        for name in ("combiners_by_fold", "plain"):
+        for name in ("combiners_by_fold", "plain", "alone"):
             if not value[name]:
                 del value[name]
         members = {
@@ -396,7 +412,7 @@ def _strategy_of(folder: Path, strategy: str, calibrate: str, decide: str, pool_
     try:
         return Strategy.parse(strategy, calibrate, decide, pool_people)
     except ConfigError as error:
-        fault = f"combined in a way that this version of orch does not know: {error.message}"
+        fault = f"combined in a way that this version of orch does not know: {error.message.rstrip('.')}"
         raise DamagedError(folder / ENSEMBLE, fault, "Use the version that built it.", replaceable=False) from None
 
 

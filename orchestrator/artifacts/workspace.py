@@ -43,7 +43,7 @@ from orchestrator.core.sealed import (
     unreadable_error,
     write_sealed,
 )
-from orchestrator.core.strategies import ENSEMBLE_KINDS
+from orchestrator.core.strategies import ENSEMBLE_KINDS, VOTES
 from orchestrator.core.typed import check_types
 
 if TYPE_CHECKING:
@@ -514,7 +514,9 @@ class Workspace:
             raise damaged_error(folder, reason, self._without_ensemble(folder))
         tables = [aside_path(folder) / path.name for path in sorted(folder.glob("external-*.parquet"))]
         options = [word for path in tables for word in ("--with", display_path(path))]
-        make = orch("ensemble", "--strategy", name.partition("-")[0], *options, workspace=self.root)
+        kind = name.partition("-")[0]
+        strategy = ("--strategy", kind) if kind in VOTES else ()  # others say no more than that tasks vote differently
+        make = orch("ensemble", *strategy, *options, workspace=self.root)
         and_tables = " and the tables of this one" if tables else ""
         way_out = after_setting_aside(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
         return EnsembleRecord.load(folder, way_out)

@@ -67,7 +67,7 @@ def ensemble(
     Examples:
       orch ensemble --strategy soft
       orch ensemble --strategy hard --members age=age-0001,age-0002
-      orch ensemble --calibrate vector --decide macro-f1 --pool-people
+      orch ensemble --pool-people
       orch ensemble --decide macro-f1                        # a rare class is answered sooner; scored nested
       orch ensemble --strategy greedy --calibrate vector --members age=age-0001,age-0002
       orch ensemble --members age=age-0002 gender=gender-0001 mask=mask-0001
@@ -111,6 +111,8 @@ def ensemble(
 def _next_step(workspace: Path, built: BuiltEnsemble) -> str:
     """What to do with a new ensemble: predict with it, by its name where another one stayed the current one."""
     name = built.record.id
+    if built.is_current and built.record.strategy.pool_people:
+        return f"next: {orch('predict', 'PHOTOS', '--pool-people', 'folder', workspace=workspace)}"
     if built.is_current:
         submission = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
         return f"next: {orch('predict', 'PHOTOS', workspace=workspace)}   or   {submission}"
@@ -186,6 +188,15 @@ def _print_learned(record: EnsembleRecord) -> None:
         nested = record.evaluation[name].macro_f1
         table.add_row("18-way" if name == "label" else name, f"{plain:.4f}", f"{nested:.4f}", f"{plain - nested:+.4f}")
     stdout_console().print(table)
+    if record.strategy.decide != "argmax" and record.combiner["rule"] is None:
+        print_result(
+            "--decide: no numbers gain on people whom they were not learned from; the most probable classes stand."
+        )
+    if record.alone:
+        print_result(
+            f"A person's photos answer together here: that holds where it is known who is on them. Each photo alone: 18-way "
+            f"macro F1 {record.alone['label']:.4f}, nested."
+        )
 
 
 def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:

@@ -81,7 +81,7 @@ def evaluate(
     people = next(iter(result.evaluation.values())).people
     voted = "" if result.strategy == result.record.read_combiner().title else f", {result.strategy},"
     title = f"{result.record.id}{voted} on {photos:,} photos of {people:,} people whom no member has seen"
-    print_scores(title, result.evaluation, result.record.evaluation)
+    print_scores(title, result.evaluation, None if voted else result.record.evaluation)
     if (label := result.evaluation.get("label")) is not None:
         print_labels(label)
         span = label.intervals["macro_f1"]

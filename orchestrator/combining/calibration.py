@@ -14,10 +14,13 @@ from .answers import Floats
 if TYPE_CHECKING:
     from typing import Self  # copied into exports, which older Pythons run too
 
-__all__ = ["LEAST", "Calibration"]
+__all__ = ["LARGEST_LOG", "LEAST", "Calibration"]
 
 LEAST = 1e-7
 """Lower bound of probabilities in logarithms."""
+
+LARGEST_LOG = 300.0
+"""Largest logarithm of a factor: more is no finite number once it is multiplied."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Calibration:
         """
         if self.given or len(set(self.scale[0])) > 1:
             return None
-        return tuple(float(np.exp(bias / self.scale[0][0])) for bias in self.bias[0])
+        logs = np.clip(np.array(self.bias[0]) / self.scale[0][0], -LARGEST_LOG, LARGEST_LOG)
+        return tuple(np.exp(logs).tolist())
 
     def apply(self, probabilities: Floats, groups: NDArray[Any] | None = None) -> NDArray[np.float64]:
         """Calibrated probabilities, shape (N, C).

@@ -2,7 +2,7 @@
 
     voters' answers -> a vote for each task -> calibration [-> a person's photos together] -> a decision rule -> the label
 
-A combiner holds numbers alone; `ensembling/strategies.py` learns those that come from out-of-fold answers. Scoring, prediction,
+A combiner holds numbers alone; `ensembling/learning.py` learns those that come from out-of-fold answers. Scoring, prediction,
 cascades, pseudo-labels and exported programs use combiners by what they do, and know none of their parts.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import PROBABILITY
 from .answers import Answers, Floats, Voter
-from .calibration import Calibration
+from .calibration import LARGEST_LOG, Calibration
 from .people import NOBODY, PeoplePool
 from .rules import Multipliers
 from .votes import Decision, agreement
@@ -148,6 +148,31 @@ class Combiner:
         given = {task: calibration.given for task, calibration in self.calibrations.items()}
         return [task for task in self.votes if task in tasks and given.get(task, "") in {"", *tasks}]
 
+    def check(self, classes: Mapping[str, int], sources: Mapping[str, Set[str]]) -> None:
+        """Refuses numbers for other classes, tasks or voters than an ensemble's.
+
+        Args:
+            classes: task -> its number of classes.
+            sources: task -> the runs and tables that answer for it.
+
+        Raises:
+            ValueError: numbers that do not fit.
+        """
+        if set(self.votes) != set(classes):
+            raise ValueError(f"votes for {', '.join(self.votes)}")
+        for task, vote in self.votes.items():
+            vote.check(sources[task])
+        for task, calibration in self.calibrations.items():
+            if [*map(len, calibration.scale)] != [classes[task]] * classes.get(calibration.given, 1):
+                raise ValueError(f"a calibration of other classes than those of {task}")
+        people = self.people
+        rules = [rule for rule in (self.rule, people.rule if people else None) if rule is not None]
+        if any(len(row) != classes.get(task) for rule in rules for task, row in rule.factors.items()):
+            raise ValueError("multipliers of other classes")
+        weights = {} if people is None else people.weights or {}
+        if people is not None and any(len(row) != classes.get(people.given) for row in weights.values()):
+            raise ValueError(f"weights of photos by {people.given!r}")
+
     def vote(self, answers: Answers) -> dict[str, Decision]:
         """The votes alone: task -> its decision, before calibration and rule.
 
@@ -217,12 +242,11 @@ class Combiner:
         # The vote's own choice, before any rule, says how another task is calibrated.
         if factors is None or any(other.given == task for other in self.calibrations.values()):
             return np.zeros(len(so_far), bool)
-        if (
-            rule is not None
-        ):  # a temperature raises all probabilities to a power, so numbers after it are roots before it
-            scale = 1.0 if calibration is None else calibration.scale[0][0]
-            factors = tuple(factor * number ** (1 / scale) for factor, number in zip(factors, rule, strict=True))
-        return self.votes[task].settled(so_far, pending, factors if len(set(factors)) > 1 else ())
+        scale = 1.0 if calibration is None else calibration.scale[0][0]
+        # A temperature raises all probabilities to a power, so numbers after it are roots before it.
+        logs = np.log(factors) + (0.0 if rule is None else np.log(rule) / scale)
+        scaled = np.exp(np.maximum(logs - logs.max(), -2 * LARGEST_LOG)).tolist()
+        return self.votes[task].settled(so_far, pending, tuple(scaled) if len(set(scaled)) > 1 else ())
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` reads it back."""

@@ -1,12 +1,12 @@
 """Votes: ways to make one answer of a task's voters. Each is a value that is kept as JSON.
 
-A new vote is a class here, entered in `VOTES`. If its numbers are learned, `ensembling/strategies.py` learns them.
+A new vote is a class here, entered in `VOTES`. If its numbers are learned, `ensembling/learning.py` learns them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from typing import Self  # copied into exports, which older Pythons run too
 
 __all__ = ["VOTES", "HardVote", "PowerVote", "SoftVote", "Vote", "WeightedVote", "read_vote"]
+
+
+LEAST_EXPONENT = 0.01
+"""Smallest exponent above 0: with less, all probabilities to that power are the same number in units of 2^-23."""
 
 
 class Vote(ABC):
@@ -87,6 +91,16 @@ class Vote(ABC):
             factors: C positive numbers by which the probabilities are multiplied before the highest wins; empty: by none.
         """
         return np.zeros(len(so_far), bool)
+
+    def check(self, sources: Set[str]) -> None:  # noqa: B027  (only votes that learn have numbers to check)
+        """Refuses numbers for other voters than those that answer.
+
+        Args:
+            sources: the runs and tables that answer.
+
+        Raises:
+            ValueError: one of them has no number.
+        """
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `read_vote` reads it back."""
@@ -159,14 +173,14 @@ class PowerVote(Vote):
     """A power mean of the voters' probabilities: between the geometric mean and the mean.
 
     Attributes:
-        exponent: 0, the geometric mean, up to 1, the mean.
+        exponent: 0, the geometric mean, or `LEAST_EXPONENT` up to 1, the mean.
     """
 
     exponent: float
     name = "power"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.exponent <= 1:
+        if self.exponent != 0 and not LEAST_EXPONENT <= self.exponent <= 1:
             raise ValueError(f"the exponent of a power mean must lie in 0..1, got {self.exponent}")
 
     @property
@@ -227,9 +241,20 @@ class WeightedVote(Vote):
         )
 
     def decide(self, answers: Answers) -> Decision:
-        """As `soft_vote`, with these weights."""
+        """As `soft_vote`, with these weights; photos for which every run and table that has a weight abstains: as without any."""
         own = answers.where(lambda voter: self._weight(voter) > 0)
-        return soft_vote(own.probabilities, self._shared(own.voters, own.voters))
+        spoke = np.zeros(len(answers), bool)
+        for array in own.probabilities:
+            spoke |= np.asarray(array.any(axis=1))
+        if spoke.all():
+            return soft_vote(own.probabilities, self._shared(own.voters, own.voters))
+        rest, silent = soft_vote(answers.probabilities, [1.0] * len(answers.voters)), np.flatnonzero(~spoke)
+        if not spoke.any():
+            return rest
+        rows = np.flatnonzero(spoke)
+        heard = own.take(rows)
+        parts = [soft_vote(heard.probabilities, self._shared(heard.voters, heard.voters)), rest.take(silent)]
+        return Decision.concatenated(parts).take(np.argsort(np.concatenate([rows, silent])))
 
     def settled(self, so_far: Answers, pending: Sequence[Voter], factors: Sequence[float] = ()) -> NDArray[np.bool_]:
         """As of a soft vote."""
@@ -239,6 +264,11 @@ class WeightedVote(Vote):
             return super().settled(so_far, pending, factors)
         every = [*own.voters, *rest]
         return _settled_mean(own, self._shared(own.voters, every), self._shared(rest, every), factors)
+
+    def check(self, sources: Set[str]) -> None:
+        """As of `Vote`."""
+        if missing := sources - self.weights.keys():
+            raise ValueError(f"no weight was learned for {', '.join(sorted(missing))}")
 
     def _weight(self, voter: Voter) -> float:
         try:

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice, nearest
 from orchestrator.core.labels import TASKS
 
-__all__ = ["CALIBRATIONS", "DECISIONS", "ENSEMBLE_KINDS", "LEARNED_VOTES", "VOTES", "Strategy", "exponent_of"]
+__all__ = [
+    "CALIBRATIONS",
+    "DECISIONS",
+    "ENSEMBLE_KINDS",
+    "LEARNED_VOTES",
+    "OF_A_PERSON",
+    "VOTES",
+    "Strategy",
+    "exponent_of",
+]
 
 VOTES: Mapping[str, str] = {
     "soft": "mean of probabilities",
@@ -25,6 +34,9 @@ VOTES: Mapping[str, str] = {
 LEARNED_VOTES = ("greedy",)
 """Those of them whose numbers are learned from out-of-fold answers."""
 
+OF_A_PERSON = ("gender", "age")
+"""Tasks whose answer is the same on all photos of a person."""
+
 CALIBRATIONS: Mapping[str, str] = {
     "none": "probabilities as voted",
     "temperature": "one number a task",
@@ -34,11 +46,14 @@ CALIBRATIONS: Mapping[str, str] = {
 
 DECISIONS: Mapping[str, str] = {
     "argmax": "the most probable class of each task",
-    "macro-f1": "each class's probability times a number that is learned for the 18-way macro F1",
+    "macro-f1": "a rare class sooner: its probability times a number that is learned; for members trained without class weights",
 }
 """Words of `--decide` -> which label is answered."""
 
 POWER = "power:"
+LEAST_EXPONENT = 0.01
+"""With less, all probabilities to that power are nearly the same number: the geometric mean is meant."""
+
 MIXED = "mixed"
 ENSEMBLE_KINDS = (*(word.partition(":")[0] for word in VOTES), MIXED)
 """First parts of ensembles' names: the vote, or `mixed` where tasks have several."""
@@ -48,14 +63,14 @@ def exponent_of(word: str) -> float | None:
     """The exponent of a power mean in words, `power:0.5` or `geometric`; None for another vote.
 
     Raises:
-        ValueError: it is no number above 0 and below 1.
+        ValueError: it is no number from `LEAST_EXPONENT` to below 1.
     """
     if word == "geometric":
         return 0.0
     if not word.startswith(POWER):
         return None
-    exponent = float(word.removeprefix(POWER))
-    if not 0 < exponent < 1:
+    exponent = float(word.removeprefix(POWER)) if word.isascii() else 0.0
+    if not LEAST_EXPONENT <= exponent < 1:
         raise ValueError(f"an exponent of {exponent:g}")
     return exponent
 
@@ -100,7 +115,10 @@ class Strategy:
             check_choice("--decide", decide, DECISIONS)
         mistakes.raise_if_any()
         result = cls(votes, calibrate, decide, pool_people)
-        if "hard" in votes.values() and result.options[2:]:
+        whose = (
+            set(votes.values()) if (calibrate, decide) != ("none", "argmax") else {votes[task] for task in OF_A_PERSON}
+        )
+        if "hard" in whose and result.options[2:]:
             raise ConfigError(
                 f"{' '.join(result.options[2:])} needs probabilities, and a hard vote gives shares of votes. Choose another "
                 "vote, for example --strategy soft."
@@ -159,8 +177,11 @@ def _votes_of(strategy: str) -> dict[str, str]:
         task, _, vote = word.partition("=")
         with mistakes.collect():
             if task not in TASKS or task in votes:
-                what = "appears twice" if task in votes else f"write TASK=VOTE with a task of {', '.join(TASKS)}"
-                raise ConfigError(f"--strategy {word}: {what}.{nearest(task, TASKS)}")
+                if task in votes:
+                    raise ConfigError(f"--strategy {word}: {task} appears twice.")
+                raise ConfigError(
+                    f"--strategy {word}: write TASK=VOTE with a task of {', '.join(TASKS)}.{nearest(task, TASKS)}"
+                )
             _check_vote(vote)
             votes[task] = vote
     mistakes.raise_if_any()
@@ -171,6 +192,6 @@ def _check_vote(word: str) -> None:
     try:
         exponent = exponent_of(word)
     except ValueError:
-        raise ConfigError(f"--strategy {word}: P is a number above 0 and below 1, as in power:0.5.") from None
+        raise ConfigError(f"--strategy {word}: P is a number from 0.01 to below 1, as in power:0.5.") from None
     if exponent is None and word not in VOTES:
         raise ConfigError(f"--strategy {word}; allowed: {', '.join(VOTES)}.{nearest(word, VOTES)}")

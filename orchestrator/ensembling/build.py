@@ -68,6 +68,7 @@ class Scored:
         combiners_by_fold: fold -> the combiner that has learned nothing from its people; empty if nothing is learned.
         evaluation: task, or `label` -> its scores; nested where anything is learned.
         plain: the same -> macro F1 of `combiner` on the very people that it was learned from; empty if nothing is learned.
+        alone: the same -> nested macro F1 of each photo's own answer; empty unless a person's photos answer together.
         out_of_fold: the out-of-fold answers.
         combined: these answers, combined by combiners that have learned nothing from the photo's person (`CrossFitted`).
         disagreements: photos on which soft and hard votes differ, with both answers.
@@ -77,6 +78,7 @@ class Scored:
     combiners_by_fold: Mapping[int, Combiner]
     evaluation: Mapping[str, Evaluation]
     plain: Mapping[str, float]
+    alone: Mapping[str, float]
     out_of_fold: OutOfFold
     combined: Combined
     disagreements: pd.DataFrame
@@ -165,13 +167,25 @@ def _score(out_of_fold: OutOfFold, learner: Learner) -> Scored:
     fitted, combiner, plain = cross_fit(out_of_fold, learner), fitted_to(out_of_fold, learner), dict[str, float]()
     combined = fitted.combine(out_of_fold)
     if learner.learns:
-        label = combiner.combine(out_of_fold.answers, out_of_fold.persons).label
-        truth = {**out_of_fold.truth, "label": out_of_fold.label}
-        plain = {
-            name: macro_f1(truth[name], codes, len(NAMES[name])) for name, codes in {**decompose(label), "label": label}.items()
-        }  # fmt: skip
-    evaluation = evaluate(out_of_fold, combined)
-    return Scored(combiner, fitted.by_fold, evaluation, plain, out_of_fold, combined, _disagreements(out_of_fold))
+        plain = _macro_f1s(out_of_fold, combiner.combine(out_of_fold.answers, out_of_fold.persons))
+    combined = fitted.combine(out_of_fold)
+    if learner.learns:
+        plain = _macro_f1s(out_of_fold, combiner.combine(out_of_fold.answers, out_of_fold.persons))
+    evaluation, alone = evaluate(out_of_fold, combined), dict[str, float]()
+    if combiner.people is not None:
+        alone = _macro_f1s(out_of_fold, fitted.combine(out_of_fold, together=False))
+    return Scored(
+        combiner, fitted.by_fold, evaluation, plain, alone, out_of_fold, combined, _disagreements(out_of_fold)
+    )
+
+
+def _macro_f1s(out_of_fold: OutOfFold, combined: Combined) -> dict[str, float]:
+    """Macro F1 of each task and of the label."""
+    truth, codes = (
+        {**out_of_fold.truth, "label": out_of_fold.label},
+        {**decompose(combined.label), "label": combined.label},
+    )
+    return {name: macro_f1(truth[name], codes[name], len(NAMES[name])) for name in codes}
 
 
 def _record(
@@ -197,6 +211,7 @@ def _record(
         plan=plan.digest if plan else None,
         evaluation={name: evaluation.recorded(NAMES[name]) for name, evaluation in scores.evaluation.items()},
         plain=scores.plain,
+        alone=scores.alone,
         single=singles(scores.out_of_fold),
         added_by=added_by(scores.out_of_fold, learner),
         disagreements=len(scores.disagreements),

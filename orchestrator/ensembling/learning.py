@@ -23,7 +23,7 @@ from orchestrator.combining.votes import Decision
 from orchestrator.combining.voting import HardVote, PowerVote, SoftVote, Vote, WeightedVote
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.core.metrics import LEAST, f1_of, log_losses
-from orchestrator.core.strategies import Strategy, exponent_of
+from orchestrator.core.strategies import OF_A_PERSON, Strategy, exponent_of
 from orchestrator.ensembling.intervals import difference
 
 __all__ = ["LEARNED", "PLAIN", "Learner", "StrategyLearner", "greedy_weights", "plain_combiner"]
@@ -34,11 +34,11 @@ Probabilities = Mapping[str, NDArray[np.float64]]
 BAGS, STEPS = 20, 40
 """Greedy selection: draws of people whose weights are averaged, and runs that are picked in each."""
 
+MOST_SCALE, MOST_BIAS = 4.0, 30.0
+"""Largest logarithm of a scale, and largest bias: what no photo depends on, as of an absent class, would grow without end."""
+
 SHRINKING = 1e-6
 """Weight of the squares of a calibration's numbers beside its log loss."""
-
-OF_A_PERSON = ("gender", "age")
-"""Tasks whose answer is the same on all photos of a person."""
 
 MOST_LOG, WORTH = 3.0, 0.002
 """Largest logarithm of a photo's weight, and the share of the log loss that weights must save to be used."""
@@ -209,8 +209,8 @@ def _calibration(probabilities: NDArray[np.float64], truth: NDArray[Any], kind: 
         of_bias = np.zeros(0) if scales == 1 else (calibrated - right).mean(axis=0)[:-1]
         return float(value), np.concatenate([of_scale, of_bias]) + 2 * SHRINKING * numbers
 
-    start = np.zeros(scales if scales == 1 else 2 * classes - 1)
-    return of(np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B").x))
+    bounds = [(-MOST_SCALE, MOST_SCALE)] * scales + ([] if scales == 1 else [(-MOST_BIAS, MOST_BIAS)] * (classes - 1))
+    return of(np.asarray(minimize(loss, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds).x))
 
 
 def _people_pool(decisions: Mapping[str, Decision], truth: Truth, people: NDArray[Any]) -> PeoplePool:
@@ -260,11 +260,12 @@ def _photo_weights(
     return row_of(minimize(loss, start, method="Nelder-Mead", options={"maxfev": 60}).x)
 
 
-def _multipliers(probabilities: Probabilities, truth: Truth, people: NDArray[Any]) -> Multipliers:
-    """Multipliers for the 18-way macro F1, of the tasks where they likely gain on people whom they were not learned from.
+def _multipliers(probabilities: Probabilities, truth: Truth, people: NDArray[Any]) -> Multipliers | None:
+    """Multipliers for the 18-way macro F1, of the tasks where they likely gain on people whom they were not learned from; None
+    where there is no such task.
 
-    With numbers for all tasks they fit chance: on 1,800 people those of mask and gender lost what those of age gained
-    (docs/experiments.md).
+    With numbers for all tasks they fit chance: on 1,800 people those of mask and gender lost what those of age
+    gained (docs/decisions/0015-combiners.md).
     """
     persons = pd.Series(people)
     groups = pd.factorize(people)[0] % GROUPS
@@ -285,6 +286,8 @@ def _multipliers(probabilities: Probabilities, truth: Truth, people: NDArray[Any
         gain = difference(persons, true_label, before, label, len(LABELS), DRAWS)
         if gain.value > 0 and gain.probability > LIKELY:
             gaining.append(task)
+    if not gaining:
+        return None
     factors = _search(probabilities, truth, gaining)
     return Multipliers({task: tuple(factors[task].tolist()) for task in gaining})
 

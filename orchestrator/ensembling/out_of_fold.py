@@ -18,6 +18,7 @@ from orchestrator.artifacts.ensembles import VoterScores
 from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import Combined, Combiner
+from orchestrator.combining.people import NOBODY
 from orchestrator.core.errors import LeakError, PlanError, Problem
 from orchestrator.core.interval import Difference
 from orchestrator.core.labels import CLASS_COUNTS, LABELS, TASKS, compose
@@ -171,9 +172,9 @@ class CrossFitted:
     combiners: Mapping[int, Combiner]
     of_folds: bool
 
-    def combine(self, out_of_fold: OutOfFold) -> Combined:
-        """One answer for each of the N photos; a person's photos answer together where the combiners say so."""
-        parts, persons = [], out_of_fold.persons
+    def combine(self, out_of_fold: OutOfFold, together: bool = True) -> Combined:
+        """One answer for each of the N photos; a person's photos answer together where the combiners say so, or each alone."""
+        parts, persons = [], out_of_fold.persons if together else np.full(len(out_of_fold.photos), NOBODY)
         for group, combiner in self.combiners.items():
             rows = np.flatnonzero(self.groups == group)
             parts.append((rows, combiner.combine(out_of_fold.answers.take(rows), persons[rows])))
@@ -216,14 +217,10 @@ def added_by(out_of_fold: OutOfFold, learner: Learner) -> dict[str, Difference]:
     """What each run or table adds: 18-way macro F1 of all minus that without it, with its 95 % interval.
 
     What is learned is learned again without it. A negative value reveals a voter that hurts. A voter that is
-    the only one of its task is left out.
+    the only one to answer some photo for its task is left out.
     """
     answers, truth = out_of_fold.answers, out_of_fold.label
-    spare = [
-        source
-        for source in answers.sources
-        if {voter.task for voter in answers.voters if voter.source != source} == set(answers.classes)
-    ]
+    spare = [source for source in answers.sources if _answer_all(answers.without(source))]
 
     def label_of(part: OutOfFold) -> NDArray[np.int64]:
         return cross_fit(part, learner).combine(part).label
@@ -239,6 +236,15 @@ def added_by(out_of_fold: OutOfFold, learner: Learner) -> dict[str, Difference]:
         )
         for source in spare
     }
+
+
+def _answer_all(answers: Answers) -> bool:
+    """Whether some voter answers, for each task and photo."""
+    for task in answers.classes:
+        arrays = answers.of(task).probabilities
+        if not arrays or not np.logical_or.reduce([array.any(axis=1) for array in arrays]).all():
+            return False
+    return True
 
 
 def singles(out_of_fold: OutOfFold) -> dict[str, tuple[VoterScores, ...]]:

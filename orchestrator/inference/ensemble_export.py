@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -161,9 +161,12 @@ def export_ensemble(
         files = write_detector(folder, photos)
         programs.append("finding.py")
         detector = {"name": DETECTOR, "files": files, "sha256": {name: sha256_of(folder / name) for name in files}}
+    combiner = replace(predictor.combiner, people=None)  # the program answers photo by photo
+    if predictor.combiner.people is not None:
+        log.warning("the exported program answers each photo alone: it does not know who is on them.")
     card = {
-        "format": EXPORT_FORMAT, "ensemble": ensemble, "combiner": predictor.combiner.as_dict(),
-        "how": HOW.format(combined=predictor.combiner.how),
+        "format": EXPORT_FORMAT, "ensemble": ensemble, "combiner": combiner.as_dict(),
+        "how": HOW.format(combined=combiner.how),
         "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
         "members": members, **({"detector": detector} if detector else {}),
         "programs": {name: sha256_of(folder / name) for name in programs},

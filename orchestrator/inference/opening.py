@@ -57,18 +57,18 @@ def open_predictor(
     weights = {task: record.members_per_run(task) for task in TASKS}
     other = None if strategy is None else Strategy.parse(strategy)
     is_own = other is None or other == record.strategy
-    combiner = record.read_combiner() if is_own else _plain(other or record.strategy, workspace)
+    combiner = record.read_combiner() if is_own else _plain(other or record.strategy, record)
     return start_predictor(members, combiner, device, sharing=sharing, external=tables, external_weights=weights)
 
 
-def _plain(strategy: Strategy, workspace: Workspace) -> Combiner:
+def _plain(strategy: Strategy, record: EnsembleRecord) -> Combiner:
     """A combiner to use instead of the ensemble's own.
 
     Raises:
         ConfigError: it would have to be learned first.
     """
     if strategy.learns:
-        make = orch("ensemble", *strategy.options, workspace=workspace.root)
+        make = orch("ensemble", *strategy.options, *record.member_options, workspace=record.root)
         asked = " ".join(strategy.options)
         raise ConfigError(f"{asked} is learned when an ensemble is built: `{make}` builds one.")
     return plain_combiner(strategy)

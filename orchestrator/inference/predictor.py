@@ -150,6 +150,8 @@ class Predictor:
         """
         check_choice("--on-error", on_error, ON_ERROR)
         check_sequence("photos", photos)
+        if people is not None:
+            self._check_people(photos, people, cascade)
         parts, batches, answered = list[Predictions](), list[Batch](), 0
         way_out = "with --on-error mark their rows stay empty"
         for of_batch in self.predict(photos, on_error == "mark", batch, cascade, already_read, way_out, rows, stages):
@@ -160,12 +162,26 @@ class Predictor:
             done(answered, len(photos))
         if not parts:
             return Predictions.none(self.combiner)
-        alone = Predictions.concatenated(parts)
-        if people is None or self.combiner.people is None:
-            return alone
+        alone, read = Predictions.concatenated(parts), [of_batch for of_batch in batches if len(of_batch.read)]
+        return alone if people is None or not read else self._together(alone, read, people)
+
+    def _check_people(
+        self, photos: Sequence[Photo | str], people: Sequence[str | None], cascade: Cascade | None
+    ) -> None:
+        """Refuses people that cannot answer together.
+
+        Raises:
+            ConfigError: not one for each photo, a combiner that has not learned how, or a cascade.
+        """
+        check_sequence("people", people)
         if len(people) != len(photos):
             raise ConfigError(f"got {len(people)} people for {len(photos)} photos.")
-        return self._together(alone, [of_batch for of_batch in batches if len(of_batch.read)], people)
+        if self.combiner.people is None:
+            raise ConfigError(
+                f"this ensemble ({self.combiner.title}) has not learned how a person's photos answer together."
+            )
+        if cascade is not None:
+            raise ConfigError("a person's photos need all members' answers to answer together: leave the cascade out.")
 
     def _together(self, alone: Predictions, batches: Sequence[Batch], people: Sequence[str | None]) -> Predictions:
         """The answers where photos of one person answer together.
@@ -177,7 +193,9 @@ class Predictor:
         """
         read = np.array([number for number in range(len(alone)) if number not in alone.errors], np.int64)
         answers = Answers.stacked([of_batch.answers for of_batch in batches if of_batch.answers is not None])
-        persons = np.asarray(pd.factorize(np.array([people[number] for number in read.tolist()], object))[0], np.int64)
+        persons = np.asarray(
+            pd.factorize(np.array([people[number] or None for number in read.tolist()], object))[0], np.int64
+        )
         combined, changed = self.combiner.combine(answers, persons), alone.changed_by_external
         if self.external:
             of_members = answers.where(lambda voter: not voter.external)

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,14 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from orchestrator import api
+from orchestrator.artifacts.held_out import held_out_of
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.combining.combiners import Combiner
 from orchestrator.core.errors import LeakError
 from orchestrator.core.labels import LABELS, TASKS, compose
 from orchestrator.data.readers import read
+from orchestrator.ensembling.out_of_fold import join
+from orchestrator.inference.cascade import EXACT
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.synthetic.people import write_people
 from tests.conftest import Done
@@ -94,6 +100,13 @@ def test_a_persons_photos_answer_together(
     assert (partly.label[known] == predicted.label[known]).all()
     assert (partly.label[~known] == alone.label[~known]).all()
     assert partly.agreement[~known] == pytest.approx(alone.agreement[~known])
+    assert record["alone"]["label"] == pytest.approx(
+        f1_score(*_alone(workspace, record), labels=range(18), average="macro", zero_division=0)
+    )
+    shown = orch("ensemble", "--pool-people", "-w", workspace)
+    assert "Each photo alone: 18-way macro F1" in " ".join(shown.out.split())
+    assert "--pool-people folder" in shown.err.splitlines()[-1]
+    assert orch("ensembles", "use", "soft-0001", "-w", workspace).code == 0
     folders = orch(
         "predict", people / "train/images", "-w", workspace, "--pool-people", "folder", "--json", "--engine", "torch"
     )
@@ -101,6 +114,46 @@ def test_a_persons_photos_answer_together(
     assert "photos of one person answer together: 24 people on 168 photos" in folders.err
     by_folder = pd.DataFrame(json.loads(folders.out)).assign(folder=lambda rows: rows["path"].str.rpartition("/")[0])
     assert (by_folder.groupby("folder")[["age", "gender"]].nunique() == 1).all().all()
+
+
+def _alone(workspace: Path, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The truth, and what each fold's combiner answers for each photo alone."""
+    space = Workspace(workspace)
+    joined = join({f"{task}-0001": held_out_of(space, space.run(f"{task}-0001")) for task in TASKS})
+    label = np.zeros(len(joined.photos), np.int64)
+    for fold, value in record["combiners_by_fold"].items():
+        rows = np.flatnonzero(joined.photos["fold"] == int(fold))
+        label[rows] = Combiner.from_dict(value).combine(joined.answers.take(rows)).label
+    return joined.label, label
+
+
+def test_people_in_python_are_one_for_each_photo_and_known(
+    orch: Orch, people: Path, trained: Path, fused: Path, tmp_path: Path
+) -> None:
+    workspace = Path(shutil.copytree(trained, tmp_path / "runs"))
+    assert orch("ensemble", "--pool-people", "-w", workspace).code == 0
+    images = sorted((people / "eval/images").iterdir())[:4]
+    with api.load_predictor(workspace=workspace, device="cpu") as predictor:
+        alone = predictor.answers(images)
+        assert list(predictor.answers(images, people=["", None, "", None])) == list(alone)  # nobody is known
+        for wrong, message in ((["a"], "got 1 people for 4 photos"), ("abcd", "people")):
+            with pytest.raises(api.OrchestratorError, match=message):
+                predictor.answers(images, people=wrong)
+        with pytest.raises(api.OrchestratorError, match="leave the cascade out"):
+            predictor.answers(images, people=["a"] * 4, cascade=EXACT)
+        nothing = predictor.answers([b"x"], people=["a"], on_error="mark")
+        assert (nothing.label.tolist(), list(nothing.errors)) == ([-1], [0])
+    with (
+        api.load_predictor(workspace=fused, device="cpu") as predictor,
+        pytest.raises(api.OrchestratorError, match="has not learned how a person's photos answer together"),
+    ):
+        predictor.answers(images, people=["a"] * 4)
+    with pytest.raises(api.OrchestratorError, match="none of the 4 photos is among the 1 in it"):
+        api.predict(images, workspace=workspace, people={"elsewhere.jpg": "a"}, device="cpu")
+    whole = orch("export", "--out", tmp_path / "out", "-w", workspace)
+    assert whole.code == 0, whole.err
+    assert "the exported program answers each photo alone" in whole.err
+    assert json.loads((tmp_path / "out/card.json").read_text())["combiner"]["people"] is None
 
 
 def test_people_that_an_ensemble_cannot_use_are_refused_with_the_way_out(
@@ -115,7 +168,8 @@ def test_people_that_an_ensemble_cannot_use_are_refused_with_the_way_out(
     assert "--pool-people person; allowed: folder, or with --eval a column of info.csv" in done.err
     evaluation = ("predict", "--eval", people / "eval", "--out", tmp_path / "s.csv", "-w", fused)
     done = orch(*evaluation, "--pool-people", "person")
-    assert "has no such column; it has ImageID, ans" in " ".join(done.err.split())
+    assert "says who is on the photos; it has ImageID, ans" in " ".join(done.err.split())
+    assert orch(*evaluation, "--pool-people", "folder").code == 2
     done = orch("predict", images, "-w", fused, "--pool-people", "folder", "--cascade")
     assert "--pool-people needs all members' answers" in done.err
 

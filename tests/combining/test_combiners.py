@@ -19,6 +19,7 @@ from orchestrator.combining import voting
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.calibration import Calibration
 from orchestrator.combining.combiners import Combined, Combiner
+from orchestrator.combining.people import PeoplePool
 from orchestrator.combining.rules import Multipliers
 from orchestrator.combining.votes import Decision, soft_vote
 from orchestrator.combining.voting import HardVote, PowerVote, SoftVote, Vote, WeightedVote
@@ -124,6 +125,39 @@ def test_it_votes_then_calibrates_then_decides(members: int, seed: int) -> None:
     thresholds = EACH["all"].probabilities(answers)
     assert np.array_equal(thresholds["age"], combined.decisions["age"].shares)
     assert np.allclose(HARD.probabilities(answers)["age"], voted["age"], atol=1e-6)  # shares of votes are none
+
+
+def test_numbers_that_do_not_fit_an_ensemble_are_refused() -> None:
+    sources: dict[str, set[str]] = {task: {f"{task}-0001"} for task in TASKS}
+    for combiner in EACH.values():
+        combiner.check(CLASS_COUNTS, sources)
+    for combiner, message in (
+        (Combiner({"age": SoftVote()}), "votes for age"),
+        (Combiner({**SOFT.votes, "age": WeightedVote({"age-0009": 1.0})}), "no weight was learned for age-0001"),
+        (replace(SOFT, calibrations={"gender": VECTOR}), "a calibration of other classes than those of gender"),
+        (replace(SOFT, calibrations={"age": replace(BY_MASK, given="gender")}), "a calibration of other classes"),
+        (replace(SOFT, rule=Multipliers({"age": (1.0, 2.0)})), "multipliers of other classes"),
+        (replace(SOFT, people=PeoplePool({"age": "log"}, "mask", {"age": (1.0, 2.0)})), "weights of photos by 'mask'"),
+        (replace(SOFT, people=PeoplePool({"age": "log"}, "hat", {"age": (1.0,)})), "weights of photos by 'hat'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            combiner.check(CLASS_COUNTS, sources)
+
+
+def test_extreme_temperatures_settle_nothing_wrongly_and_raise_nothing() -> None:
+    sharp = Calibration(((0.001,) * 3,), ((0.5, 0.0, -0.5),))
+    combiner = replace(SOFT, calibrations={"age": sharp}, rule=RULE)
+    voters = [Voter("age", "age-0001", fold) for fold in range(5)]
+    so_far = Answers({"age": 3}, 2, tuple(voters[:4]), (np.float32([[0.2, 0.3, 0.5], [0.0, 0.0, 1.0]]),) * 4)
+    settled = combiner.settled(so_far, voters[4:])
+    rest = {task: Decision(np.zeros(2, np.int64), np.eye(n)[[0, 0]]) for task, n in CLASS_COUNTS.items()}
+    choices = [
+        combiner.finish({
+            **rest, "age": soft_vote([*so_far.probabilities, np.tile(np.float32(row), (2, 1))], [1.0] * 5),
+        }).decisions["age"].choice[settled].tolist()
+        for row in np.eye(3)
+    ]  # fmt: skip
+    assert choices[0] == choices[1] == choices[2]
 
 
 def test_what_can_be_answered_where_a_task_has_no_voters() -> None:

@@ -50,8 +50,13 @@ def test_a_vote_survives_json(name: str) -> None:
 
 
 def test_what_is_no_vote_is_refused() -> None:
-    for value in ({"name": "best"}, {"name": "power", "exponent": 1.5}, {"name": "weighted", "weights": {"a": -1}}):
-        with pytest.raises(ValueError, match=r"vote 'best'; allowed: soft, |must lie in 0\.\.1, got 1.5|negative"):
+    for value in (
+        {"name": "best"},
+        {"name": "power", "exponent": 1.5},
+        {"name": "power", "exponent": 1e-6},
+        {"name": "weighted", "weights": {"a": -1}},
+    ):
+        with pytest.raises(ValueError, match=r"vote 'best'; allowed: soft, |must lie in 0\.\.1, got 1|negative"):
             read_vote(value)
 
 
@@ -115,6 +120,22 @@ def test_a_weight_of_nothing_leaves_a_run_out_and_an_unknown_run_is_named() -> N
     assert np.array_equal(only.shares, alone.shares)
     with pytest.raises(ValueError, match="no weight was learned for age-0003"):
         WeightedVote({RUNS[0]: 1.0, RUNS[1]: 1.0}).decide(answers)
+
+
+def test_where_all_that_have_a_weight_abstain_the_others_answer() -> None:
+    answers = drawn(20, 2, 5, digits=3)
+    table = np.tile(np.float32([0.1, 0.2, 0.7]), (20, 1))
+    table[::2] = 0
+    voter = Voter("age", "old.csv", external=True)
+    whole = answers.with_voters(Answers({"age": 3}, 20, (voter,), (table,)))
+    vote = WeightedVote({**dict.fromkeys(RUNS, 0.0), "old.csv": 1.0})
+    decision, plain = vote.decide(whole), SoftVote().decide(answers)
+    assert np.allclose(decision.shares[1::2], [0.1, 0.2, 0.7], atol=1e-6)
+    assert np.allclose(decision.shares[::2], plain.shares[::2], atol=1e-12)
+    assert np.array_equal(vote.decide(answers).shares, plain.shares)  # the table was taken out, to see what it changes
+    assert not vote.settled(answers, [voter]).any()
+    with pytest.raises(ValueError, match=r"no weight was learned for new\.csv"):
+        vote.check({"old.csv", "new.csv"})
 
 
 factors_of = st.sampled_from([(), (1.0, 1.0, 1.0), (0.5, 1.0, 2.0), (3.0, 0.2, 1.0)])

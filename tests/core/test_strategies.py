@@ -19,7 +19,7 @@ words = st.sampled_from(["soft", "hard", "geometric", "power:0.5", "power:0.25",
 )  # fmt: skip
 def test_a_strategy_survives_its_words(votes: list[str], calibrate: str, decide: str, together: bool) -> None:
     if "hard" in votes:
-        calibrate, decide, together = "none", "argmax", False
+        calibrate, decide, together = "none", "argmax", together and "hard" not in votes[1:]
     strategy = Strategy(dict(zip(TASKS, votes, strict=True)), calibrate, decide, together)
     assert Strategy.parse(strategy.words, calibrate, decide, together) == strategy
     assert strategy.kind in ENSEMBLE_KINDS
@@ -36,17 +36,22 @@ def test_a_strategy_survives_its_words(votes: list[str], calibrate: str, decide:
 
 def test_a_task_that_is_not_named_votes_softly() -> None:
     assert Strategy.parse("mask=hard").votes == {"mask": "hard", "gender": "soft", "age": "soft"}
+    assert Strategy.parse("mask=hard", pool_people=True).title.endswith(
+        "people's photos together"
+    )  # the mask is not pooled
     assert Strategy.parse("mask=hard").words == "mask=hard,gender=soft,age=soft"
     assert Strategy.parse("age=soft,mask=soft,gender=soft") == Strategy.parse()
 
 
 @pytest.mark.parametrize(("asked", "message"), [
     (("sft",), "--strategy sft; allowed: soft, hard, geometric, power:P, greedy. Did you mean 'soft'?"),
-    (("power:P",), "--strategy power:P: P is a number above 0 and below 1"),
-    (("power:2",), "--strategy power:2: P is a number above 0 and below 1, as in power:0.5."),
+    (("power:P",), "--strategy power:P: P is a number from 0.01 to below 1"),
+    (("power:0.001",), "--strategy power:0.001: P is a number from 0.01 to below 1"),
+    (("power:٠.٥",), "P is a number from 0.01"),
+    (("power:2",), "--strategy power:2: P is a number from 0.01 to below 1, as in power:0.5."),
     (("power:nan",), "--strategy power:nan: P is a number"),
     (("ag=soft",), "--strategy ag=soft: write TASK=VOTE with a task of mask, gender, age. Did you mean 'age'?"),
-    (("age=soft,age=hard",), "--strategy age=hard: appears twice"),
+    (("age=soft,age=hard",), "--strategy age=hard: age appears twice."),
     (("age=sft",), "--strategy sft; allowed"),
     (("soft,hard",), "--strategy soft,hard; allowed"),
     (("",), "--strategy ; allowed"),

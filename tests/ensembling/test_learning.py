@@ -184,8 +184,7 @@ def test_no_multipliers_are_learned_from_chance(seed: int) -> None:
     nested = cross_fit(drawn, learner).combine(drawn).label
     assert macro_f1(drawn.label, nested, len(LABELS)) > macro_f1(drawn.label, plain, len(LABELS)) - 0.02
     rule = learner.fit(answers, truth, people_of(300)).rule
-    assert rule is not None
-    assert all(0.6 < factor < 1.7 for row in rule.factors.values() for factor in row)
+    assert rule is None or all(0.6 < factor < 1.7 for row in rule.factors.values() for factor in row)
 
 
 def test_multipliers_are_the_best_on_the_way_by_the_score_itself() -> None:

@@ -164,6 +164,21 @@ def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:
     assert list(added_by(OutOfFold(photos, truth, alone), StrategyLearner(Strategy.parse()))) == ["two", "weak"]
 
 
+def test_who_alone_answers_some_photo_is_not_taken_out() -> None:
+    """Without the run a table that abstains would leave photos unanswered, which would count as the first class."""
+    drawn = drawn_out_of_fold(2, seed=3)
+    half = np.tile(np.float32([0.2, 0.3, 0.5]), (120, 1))
+    half[::2] = 0
+    table = Answers(CLASS_COUNTS, 120, (Voter("age", "old.csv", external=True),), (half,))
+    joined = OutOfFold(drawn.photos, drawn.truth, drawn.answers.with_voters(table))
+    for strategy in (
+        Strategy.parse(),
+        Strategy.parse("soft", "temperature"),
+        Strategy.parse("greedy", pool_people=True),
+    ):
+        assert list(added_by(joined, StrategyLearner(strategy))) == ["old.csv"]
+
+
 @dataclass(frozen=True)
 class KnownByHeart(Vote):
     """Answers each photo's class from memory, as far as its answers tell it from others; otherwise a soft vote."""
