@@ -17,7 +17,7 @@ from orchestrator.data.photo_files import find_photos
 from orchestrator.inference.reader import Unreadable
 from orchestrator.inference.results import Predictions
 from orchestrator.inference.tables import write_probabilities
-from tests.conftest import Done
+from tests.conftest import SOFT, Done
 
 
 def photo(path: Path) -> Path:
@@ -76,7 +76,7 @@ def test_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
     nothing = {task: np.full((1, len(CLASSES[task])), np.nan) for task in TASKS}
     empty = np.full(1, np.nan)
     answers = Predictions(
-        (str(path),), "soft", np.array([-1]), nothing, empty, np.zeros(1, int), (None,), None,
+        (str(path),), SOFT, np.array([-1]), nothing, empty, np.zeros(1, int), (None,), None,
         {0: Unreadable("no answer", "damaged")},
     )  # fmt: skip
     json.dumps(answers[0].as_dict()).encode()

@@ -65,7 +65,7 @@ def test_a_loaded_member_repeats_its_own_held_out_answers(trained: Path, people:
 
 
 def test_all_members_that_cannot_be_used_are_told_at_once(trained: Path, tmp_path: Path) -> None:
-    members = [*fold(trained, 0), *(MemberFiles("age", name, 0, tmp_path / name) for name in "ab")]
+    members = [*fold(trained, 0), *(MemberFiles("age", name, 0, tmp_path / name / "fold-0") for name in "ab")]
     with pytest.raises(WorkspaceError) as caught:
         load_members(members)
     assert len(caught.value.problems) == 2
