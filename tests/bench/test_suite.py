@@ -33,7 +33,7 @@ def result_of_all_parts() -> BenchResult:
         2, "cpu",
         training={"age": TrainingSpeed("lite0", 32, 24, 16, 2, "cpu", FAST, SLOW, arithmetic, {"decode": 0.5})},
         prediction=PredictionSpeed(16, 9, 2, "cpu", SLOW, FAST, FAST, engines),
-        voting=[VotingSpeed(number, number / 1e9, FAST, {"soft": SLOW, "hard": FAST, "geometric": SLOW}) for number in (100, 1000)],
+        voting=[VotingSpeed(number, number / 1e9, FAST, {"soft": SLOW, "hard": FAST}) for number in (100, 1000)],
         growth=[GrowthPoint("photos", 1, FAST), GrowthPoint("input", 1.5, SLOW), GrowthPoint("members", 9, SLOW)],
         commands=CommandCosts(costs),
     )  # fmt: skip
