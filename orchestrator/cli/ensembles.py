@@ -50,7 +50,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         return
     table = grid(
         "", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created",
-        keep=("18-way macro F1", "state", "95 % interval", "runs"), text=("runs", "tables"),
+        keep=("18-way macro F1", "strategy", "state", "95 % interval", "runs"), text=("strategy", "runs", "tables"),
     )  # fmt: skip
     table.columns[2].justify = table.columns[3].justify = "left"
     for listed in listing.ensembles:
@@ -63,7 +63,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         tables = ", ".join(table.name for table in record.external)
         created = record.created[:16].replace("T", " ")
         run_names = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
-        table.add_row(record.id, record.strategy.title, run_names, tables, score, span, listed.state, created)
+        table.add_row(record.id, record.strategy.short, run_names, tables, score, span, listed.state, created)
     stdout_console().print(table)
     if not listing.ensembles and not listing.damaged:
         print_message(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")

@@ -142,6 +142,13 @@ class Strategy:
         return ", ".join(parts)
 
     @property
+    def short(self) -> str:
+        """Its name in tables: the vote, and `+` for each further part, as in `soft +vector +macro-f1 +people`."""
+        parts = [self.calibrate] if self.calibrate != "none" else []
+        parts += [self.decide] if self.decide != "argmax" else []
+        return " ".join([self.words, *(f"+{part}" for part in [*parts, *(["people"] if self.pool_people else [])])])
+
+    @property
     def kind(self) -> str:
         """The first part of its ensembles' names."""
         kinds = {vote.partition(":")[0] for vote in self.votes.values()}

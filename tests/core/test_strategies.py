@@ -76,6 +76,11 @@ def test_exponents() -> None:
     assert [exponent_of(word) for word in ("soft", "geometric", "power:0.3")] == [None, 0.0, 0.3]
 
 
+def test_a_table_tells_strategies_apart_in_few_letters() -> None:
+    assert Strategy.parse("mask=hard,age=greedy").short == "mask=hard,gender=soft,age=greedy"
+    assert Strategy.parse("soft", "vector", "macro-f1", pool_people=True).short == "soft +vector +macro-f1 +people"
+
+
 def test_titles_are_short_and_say_what_was_asked() -> None:
     assert Strategy.parse().title == "soft vote"
     assert Strategy.parse("power:0.5", "vector", "macro-f1").title == (
