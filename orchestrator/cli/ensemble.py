@@ -68,7 +68,7 @@ def ensemble(
       orch ensemble --strategy soft
       orch ensemble --strategy hard --members age=age-0001,age-0002
       orch ensemble --pool-people
-      orch ensemble --decide macro-f1                        # a rare class is answered sooner; scored nested
+      orch ensemble --decide macro-f1
       orch ensemble --strategy greedy --calibrate vector --members age=age-0001,age-0002
       orch ensemble --members age=age-0002 gender=gender-0001 mask=mask-0001
       orch ensemble --members joint=joint-0001
@@ -180,14 +180,12 @@ def _print_learned(record: EnsembleRecord) -> None:
     """The plain and the nested score of what was learned, and their gap; prints nothing if nothing was learned."""
     if not record.plain or record.evaluation is None:
         return
-    table = grid(
-        f"macro F1 of what was learned ({record.strategy.title}): plain, on those it was learned from; nested, on others",
-        "", "plain", "nested", "gap",
-    )  # fmt: skip
+    table = grid("what was learned, in macro F1", "", "plain", "nested", "gap")
     for name, plain in record.plain.items():
         nested = record.evaluation[name].macro_f1
         table.add_row("18-way" if name == "label" else name, f"{plain:.4f}", f"{nested:.4f}", f"{plain - nested:+.4f}")
     stdout_console().print(table)
+    print_result(f"{record.strategy.title}: plain, on the people that it was learned from; nested, on others.")
     if record.strategy.decide != "argmax" and record.combiner["rule"] is None:
         print_result(
             "--decide: no numbers gain on people whom they were not learned from; the most probable classes stand."

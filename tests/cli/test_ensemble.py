@@ -53,7 +53,7 @@ def test_what_is_learned_is_scored_nested_with_the_plain_figure_and_the_gap_besi
     words = ("--calibrate", "vector", "--decide", "macro-f1", "-w", workspace)
     shown = orch("ensemble", *words)
     assert shown.code == 0, shown.err
-    assert "plain, on those it was learned from; nested, on others" in " ".join(shown.out.split())
+    assert "plain, on the people that it was learned from; nested, on others." in " ".join(shown.out.split())
     record = json.loads(orch("ensemble", *words, "--json").out)
     assert (record["id"], record["strategy"], record["calibrate"], record["decide"]) == (
         "soft-0002", "soft", "vector", "macro-f1",
