@@ -93,17 +93,21 @@ class Combiner:
     people: PeoplePool | None = None
 
     def __post_init__(self) -> None:
-        rules = [rule for rule in (self.rule, self.people.rule if self.people else None) if rule is not None]
         changed = {
             *self.calibrations,
             *(self.people.means if self.people else ()),
-            *(task for rule in rules for task in rule.factors),
+            *(task for rule in self._rules for task in rule.factors),
         }
         given = {calibration.given for calibration in self.calibrations.values()} - {""}
         if unknown := (changed | given) - set(self.votes):
             raise ValueError(f"numbers for {', '.join(sorted(unknown))}, whose answers are not combined")
         if bare := [task for task in self.votes if task in changed and self.votes[task].prefix != PROBABILITY]:
             raise ValueError(f"{bare[0]}: shares of votes are no probabilities that could be changed")
+
+    @property
+    def _rules(self) -> list[Multipliers]:
+        """Its rules: for photos alone, and for those that answer together."""
+        return [rule for rule in (self.rule, self.people.rule if self.people else None) if rule is not None]
 
     @property
     def title(self) -> str:
@@ -165,10 +169,9 @@ class Combiner:
         for task, calibration in self.calibrations.items():
             if [*map(len, calibration.scale)] != [classes[task]] * classes.get(calibration.given, 1):
                 raise ValueError(f"a calibration of other classes than those of {task}")
-        people = self.people
-        rules = [rule for rule in (self.rule, people.rule if people else None) if rule is not None]
-        if any(len(row) != classes.get(task) for rule in rules for task, row in rule.factors.items()):
+        if any(len(row) != classes.get(task) for rule in self._rules for task, row in rule.factors.items()):
             raise ValueError("multipliers of other classes")
+        people = self.people
         weights = {} if people is None else people.weights or {}
         if people is not None and any(len(row) != classes.get(people.given) for row in weights.values()):
             raise ValueError(f"weights of photos by {people.given!r}")
