@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import islice
@@ -17,12 +18,12 @@ import numpy as np
 
 from orchestrator import __version__, combining
 from orchestrator.core.errors import ConfigError, Mistakes, quantity
-from orchestrator.core.files import atomic, digest_of, sha256_of, share_file, write_json
+from orchestrator.core.files import atomic, digest_of, sha256_of, write_json
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data import decoding
 from orchestrator.data.preprocessing import DETECTOR, Geometry
 from orchestrator.data.store import intact_stores
-from orchestrator.inference.options import EXPORT_CARD
+from orchestrator.inference.options import EXPORT_CARD, UNFINISHED_EXPORT
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
@@ -142,6 +143,7 @@ def export_ensemble(
     from orchestrator.inference.detector import write_detector
     from orchestrator.inference.engines import Engine
     from orchestrator.inference.export import Exports
+    from orchestrator.inference.program_check import check_program
     from orchestrator.inference.shared_backbone import unshared
 
     sample, sample_photos = _sample(predictor, store, photos)
@@ -153,34 +155,61 @@ def export_ensemble(
     splits = [unshared(member) for member in predictor.members]  # one file a member, simple to feed
     exports.make(splits, done)
     exports.check(splits, Engine("onnx"), lambda member: sample[member.preprocess.geometry])
-    folder.mkdir(parents=True, exist_ok=True)
-    members = [_write_member(folder, split, exports, sample[split.member.preprocess.geometry]) for split in splits]
-    programs = _write_programs(folder)
-    detector: dict[str, Any] = {}
-    if any(geometry.face for geometry in predictor.reader.geometries):
-        files = write_detector(folder, photos)
-        programs.append("finding.py")
-        detector = {"name": DETECTOR, "files": files, "sha256": {name: sha256_of(folder / name) for name in files}}
     combiner = replace(predictor.combiner, people=None)  # the program answers photo by photo
     if predictor.combiner.people is not None:
         log.warning("the exported program answers each photo alone: it does not know who is on them.")
-    card = {
-        "format": EXPORT_FORMAT, "ensemble": ensemble, "combiner": combiner.as_dict(),
-        "how": HOW.format(combined=combiner.how),
-        "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
-        "members": members, **({"detector": detector} if detector else {}),
-        "programs": {name: sha256_of(folder / name) for name in programs},
-        "made_by": {"orchestrator": __version__, **{name: version(name) for name in ("torch", "onnx", "onnxscript")}},
-    }  # fmt: skip
-    card = {**card, "digest": digest_of(card)}
-    files = [PROGRAM, *programs, *(member["file"] for member in members), *detector.get("files", ())]
-    _try_program(folder, files, card, predictor, sample_photos, sample)
-    before = _files_of(folder)
-    write_json(folder / EXPORT_CARD, card)  # written last: a folder with it is a whole export
-    for name in before - _files_of(folder):
-        (folder / name).unlink(missing_ok=True)
+    with _staged(folder) as staging:
+        members = [_write_member(staging, split, exports, sample[split.member.preprocess.geometry]) for split in splits]
+        programs = _write_programs(staging)
+        detector: dict[str, Any] = {}
+        if any(geometry.face for geometry in predictor.reader.geometries):
+            files = write_detector(staging, photos)
+            programs.append("finding.py")
+            detector = {"name": DETECTOR, "files": files, "sha256": {name: sha256_of(staging / name) for name in files}}
+        card = {
+            "format": EXPORT_FORMAT, "ensemble": ensemble, "combiner": combiner.as_dict(),
+            "how": HOW.format(combined=combiner.how),
+            "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
+            "members": members, **({"detector": detector} if detector else {}),
+            "programs": {name: sha256_of(staging / name) for name in programs},
+            "made_by": {
+                "orchestrator": __version__, **{name: version(name) for name in ("torch", "onnx", "onnxscript")},
+            },
+        }  # fmt: skip
+        write_json(staging / EXPORT_CARD, {**card, "digest": digest_of(card)})
+        with TemporaryDirectory() as scratch:
+            check_program(
+                staging / PROGRAM, predictor, sample_photos[:PROGRAM_PHOTOS] or _as_files(sample, Path(scratch))
+            )
     differences = {member["file"]: member["difference_from_torch"] for member in members}
     return Exported(ensemble, folder, differences, count)
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder inside an export's; its files take the place of an earlier export's once the block ends without an error.
+
+    The card comes last. Until then an earlier one stands beside files that it does not name, which its program refuses; without
+    an earlier one, the folder inside says that an export was begun here (`check_export_folder`).
+    """
+    staging, is_new = folder / UNFINISHED_EXPORT, not folder.exists()
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        if is_new:
+            folder.rmdir()
+        raise
+    before = _files_of(folder)
+    names = _files_of(staging) | {PROGRAM}
+    for name in [*sorted(names), EXPORT_CARD]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (staging / name).replace(folder / name)
+    for name in before - names:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(staging)
 
 
 def _write_member(folder: Path, split: Split, exports: Exports, pixels: Pixels) -> dict[str, Any]:
@@ -211,38 +240,6 @@ def _write_programs(folder: Path) -> list[str]:
         with atomic(folder / name) as temporary:
             shutil.copyfile(source, temporary)
     return [name for name in sources if name != PROGRAM]
-
-
-def _try_program(
-    folder: Path,
-    files: Sequence[str],
-    card: Mapping[str, Any],
-    predictor: Predictor,
-    photos: Sequence[Path],
-    sample: Mapping[Geometry, Pixels],
-) -> None:
-    """Runs the program of an export that has no card yet, and compares its answers with the ensemble's.
-
-    Args:
-        folder: the export.
-        files: its files.
-        card: its card.
-        predictor: the ensemble.
-        photos: files of photos that can be read; empty: photos of the sample are written as files.
-        sample: pixels of photos at every geometry.
-
-    Raises:
-        EngineError: the program does not run, or gives other answers.
-    """
-    from orchestrator.inference.program_check import check_program
-
-    with TemporaryDirectory(prefix=".check-", dir=folder) as trial:
-        for name in files:
-            copy = Path(trial) / name
-            copy.parent.mkdir(exist_ok=True)
-            share_file(folder / name, copy)
-        write_json(Path(trial) / EXPORT_CARD, card)
-        check_program(Path(trial) / PROGRAM, predictor, photos[:PROGRAM_PHOTOS] or _as_files(sample, Path(trial)))
 
 
 def _as_files(sample: Mapping[Geometry, Pixels], folder: Path) -> list[Path]:

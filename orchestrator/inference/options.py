@@ -15,7 +15,8 @@ from orchestrator.core.labels import JOINT
 from orchestrator.core.strategies import Strategy
 
 __all__ = [
-    "ENGINES", "EXPORT_CARD", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "Precision", "PredictionOptions",
+    "ENGINES", "EXPORT_CARD", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "UNFINISHED_EXPORT", "Precision",
+    "PredictionOptions",
     "check_cascade", "check_engine", "check_export_folder", "check_rate", "check_threshold", "is_installed", "needs_trial",
 ]  # fmt: skip
 
@@ -41,6 +42,9 @@ FEW_PHOTOS = 256
 5 s on 2 cores, and opening eighteen exports alone would take a second or two."""
 
 EXPORT_CARD = "card.json"
+UNFINISHED_EXPORT = ".unfinished"
+"""Folder inside an export's, while it is written: what an export that was killed leaves may be written over."""
+
 """The file that makes a folder an export."""
 
 FEWEST_EVENTS = 3.0
@@ -137,7 +141,8 @@ def check_export_folder(folder: Path) -> None:
     Raises:
         ConfigError: the folder holds something, and no export.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / EXPORT_CARD).is_file():
+    ours = (folder / EXPORT_CARD).is_file() or (folder / UNFINISHED_EXPORT).is_dir()
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
 
 

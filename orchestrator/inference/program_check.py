@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.combining import PROBABILITY
 from orchestrator.combining.combiners import Combiner
 from orchestrator.core.errors import EngineError, Problem, quantity
-from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.inference.engines import TOLERANCE
 from orchestrator.inference.predictor import Predictor
 
@@ -67,8 +67,9 @@ def check_program(program: Path, predictor: Predictor, photos: Sequence[Path]) -
                     photo.name, f"its probabilities or shares differ by up to {difference:.2g}; allowed: {limit:g}."
                 )
             )
-        elif clear[row] and answer["label"] != label:
-            problems.append(Problem(photo.name, f"the label is {answer['label']}, and the ensemble's is {label}."))
+        elif clear[row] and (answer["label"], answer["name"]) != (label, LABELS[label]):
+            theirs, ours = f"{answer['label']} ({answer['name']})", f"{label} ({LABELS[label]})"
+            problems.append(Problem(photo.name, f"the label is {theirs}, and the ensemble's is {ours}."))
     if problems:
         counted = f"{len(problems)} of {quantity(len(photos), 'photo')}"
         raise _refusal(f"does not give the ensemble's answers for {counted}", problems)
@@ -92,9 +93,12 @@ def _answers_of(program: Path, photos: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         EngineError: it fails, or cannot read one of them.
     """
-    words = [sys.executable, str(program), *(str(photo.absolute()) for photo in photos)]
+    words = [sys.executable, "-B", str(program.absolute()), *(str(photo.absolute()) for photo in photos)]
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    try:
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+    except ValueError:
+        raise _refusal("prints something that is no answer") from None
     if done.returncode or len(answers) != len(photos):
         reasons = [answer["error"] for answer in answers if "error" in answer] or done.stderr.strip().splitlines()
         reason = reasons[-1] if reasons else f"exit code {done.returncode}"

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.inference import ensemble_export
-from tests.conftest import Done, tiny
+from tests.conftest import Done, hashes, tiny
 
 Orch = Callable[..., Done]
 
@@ -102,8 +102,24 @@ def test_a_program_that_answers_otherwise_is_no_export(
     done = orch("export", "--out", tmp_path / "out", "-w", workspace)
     assert (done.code, message in done.err) == (2, True), done.err
     assert "so the export was not finished" in done.err
-    assert not (tmp_path / "out/card.json").exists()
-    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(ensemble_export, "_write_programs", write)
+    assert orch("export", "--out", tmp_path / "out", "-w", workspace).code == 0
+    whole = hashes(tmp_path / "out")
+    monkeypatch.setattr(ensemble_export, "_write_programs", write_wrong)
+    assert orch("export", "--out", tmp_path / "out", "-w", workspace).code == 2
+    assert hashes(tmp_path / "out") == whole  # the export that was there stays as it was
+
+
+def test_what_a_killed_export_left_is_written_over(orch: Orch, workspace: Path, tmp_path: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    (tmp_path / "out" / ".unfinished").mkdir(parents=True)
+    (tmp_path / "out" / ".unfinished" / "half.onnx").write_bytes(b"x")
+    (tmp_path / "out" / "predict.py").write_text("half")
+    done = orch("export", "--out", tmp_path / "out", "-w", workspace)
+    assert done.code == 0, done.err
+    assert not (tmp_path / "out" / ".unfinished").exists()
+    assert "half" not in (tmp_path / "out" / "predict.py").read_text()[:10]
 
 
 def test_a_check_on_few_photos_says_so(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
