@@ -89,7 +89,7 @@ def _hide(workspace: Workspace, folder: Path, kind: str) -> bool:
         Whether it was the current one.
     """
     workspace.retire(folder.name)
-    was_current = workspace.current_or_none(kind) == folder.name
+    was_current = workspace.names_as_current(kind, folder.name)
     workspace.deleted.mkdir(exist_ok=True)
     folder.rename(workspace.deleted / folder.name)
     if was_current:

@@ -359,6 +359,12 @@ class Workspace:
             raise damaged_error(path, fault, self._repair() if reason else self.choose_current_advice(kind))
         return name
 
+    def names_as_current(self, kind: str, name: str) -> bool:
+        """Whether the file that says what is current names this, whatever lies in its place."""
+        with suppress(DamagedError, OSError):
+            return bool(read_sealed(self._current(kind), "current", kind, CURRENT_FORMAT, "").get("name") == name)
+        return False
+
     def has_current(self, kind: str) -> bool:
         """Whether there is a file that says what is current, damaged or not."""
         return os.path.lexists(self._current(kind))
@@ -560,6 +566,9 @@ class Workspace:
         except DamagedError as error:
             if error.replaceable:
                 return f"{self.choose_current_advice(task)} Then `{again}` makes another ensemble."
+        if not self._usable_runs(task):
+            train = orch("train", task, "--data", "DIR", workspace=self.root)
+            return f"train another run: `{train}`. Then `{again}` makes another ensemble."
         return f"make another ensemble of runs that are there: `{again}`."
 
 

@@ -112,6 +112,25 @@ def test_a_path_is_no_runs_name(orch: Orch, three: Path, three_runs: Path) -> No
     assert hashes(three) == before
 
 
+def test_a_deleted_link_to_nowhere_is_current_no_longer(orch: Orch, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "soft-0001")
+    (workspace / "soft-0001").symlink_to("/nowhere/at/all")
+    done = orch("ensembles", "delete", "soft-0001", "--yes", "-w", workspace)
+    assert done.code == 0, done.err
+    assert not (workspace / "current/ensemble.json").exists()
+    assert orch("workspace", "check", "-w", workspace).code == 0
+
+
+def test_an_ensemble_whose_only_run_is_lost_says_how_to_train_another(orch: Orch, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "age-0001")
+    (workspace / "current/age.json").unlink()
+    done = orch("workspace", "check", "-w", workspace)
+    assert done.code == 1
+    assert f"train another run: `orch train age --data DIR --workspace {workspace}`. Then `orch ensemble" in done.err
+
+
 def test_an_ensemble_of_an_older_version_is_let_go(orch: Orch, workspace: Path) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     edit_sealed(workspace / "soft-0001/ensemble.json", format=2)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from tests.inference.test_photo_files import odd_name
 
 from orchestrator.data.check import check
 from orchestrator.data.readers import read
 from tests.conftest import ROOT, Done, tiny
+from tests.data.test_photo_files import odd_name
 
 Orch = Callable[..., Done]
 
