@@ -97,7 +97,7 @@ def test_a_complete_run_that_lacks_a_member_is_damaged_and_never_chosen(orch: Or
     assert "names age-0001, of which there is no folder" in done.err
     (workspace / "current/age.json").unlink()
     done = orch("ensembles", "use", "soft-0001", "-w", workspace)
-    assert "make another ensemble of runs that are there" in done.err
+    assert f"train another run: `orch train age --data DIR --workspace {workspace}`" in done.err
 
 
 def test_damaged_ensembles_are_listed_as_such(orch: Orch, workspace: Path) -> None:
