@@ -250,13 +250,10 @@ def predict(
 
     options = PredictionOptions(strategy, engine, precision, device, on_error)
     outputs = _outputs(eval_folder, out, probabilities, picture)
-    _check_predict(options, files, eval_folder, workspace, outputs)
-    if people is not None and cascade:
-        raise ConfigError("--pool-people needs all members' answers for all photos of a person: leave --cascade out.")
+    _check_predict(options, files, eval_folder, workspace, outputs, cascade and people is not None)
     opened_workspace = Workspace(workspace)
     record, contest, paths = _to_answer(opened_workspace, ensemble, files, eval_folder, on_error == "mark", cascade)
-    persons = None if people is None else _people_of(people, contest, paths)
-    _check_people(record, strategy, persons)
+    persons = _persons_of(record, strategy, people, contest, paths)
     _check_apart(outputs, opened_workspace, contest, paths)
     loaded = _load(opened_workspace, record, options, listen, len(paths))
     current = " (current)" if ensemble is None else ""
@@ -508,10 +505,15 @@ def _outputs(
 
 
 def _check_predict(
-    options: PredictionOptions, photos: Sequence[Path], eval_folder: Path | None, workspace: Path, outputs: Sequence[Output]
+    options: PredictionOptions, photos: Sequence[Path], eval_folder: Path | None, workspace: Path, outputs: Sequence[Output],
+    together_in_cascade: bool,
 ) -> None:  # fmt: skip
     """Raises every error of `predict` that can be found without the ensemble."""
     mistakes = Mistakes()
+    if together_in_cascade:
+        mistakes.add(
+            ConfigError("--pool-people needs all members' answers for all photos of a person: leave --cascade out.")
+        )
     with mistakes.collect():
         options.check()
     with mistakes.collect():
@@ -599,6 +601,19 @@ def _people_of(people: str | Mapping[str, str], contest: Eval | None, paths: Seq
             f"--pool-people {people}: with --eval a column of {contest.table.path} says who is on the photos; it has {columns}."
         )
     return [name.strip() or None for name in contest.table.texts(people)]
+
+
+def _persons_of(
+    record: EnsembleRecord,
+    strategy: str | None,
+    people: str | Mapping[str, str] | None,
+    contest: Eval | None,
+    paths: Sequence[Path],
+) -> list[str | None] | None:
+    """Who is on each photo, for an ensemble that has learned how a person's photos answer together; None: each answers alone."""
+    persons = None if people is None else _people_of(people, contest, paths)
+    _check_people(record, strategy, persons)
+    return persons
 
 
 def _check_people(record: EnsembleRecord, strategy: str | None, persons: Sequence[str | None] | None) -> None:

@@ -80,8 +80,8 @@ class Vote(ABC):
     def settled(
         self,
         so_far: Answers,
-        pending: Sequence[Voter],  # noqa: ARG002
-        factors: Sequence[float] = (),  # noqa: ARG002
+        pending: Sequence[Voter],  # noqa: ARG002  (likewise)
+        factors: Sequence[float] = (),  # noqa: ARG002  (likewise)
     ) -> NDArray[np.bool_]:
         """Photos whose decision no answers of the pending voters could change, shape (N,), bool.
 

@@ -29,7 +29,7 @@ def test_what_is_no_calibration_is_refused() -> None:
         (((1.0,), (1.0,)), ((0.0,), (0.0,)), ""),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="a calibration of"):
-            Calibration(scale, bias, given_)  # type: ignore[arg-type]
+            Calibration(scale, bias, given_)  # type: ignore[arg-type]  # some are of another shape
 
 
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1))
