@@ -329,7 +329,7 @@ def pseudo_label(
         check_some_photo(paths)
     from orchestrator.inference import pseudo
 
-    opened_workspace.check_members_exist(record)
+    opened_workspace.check_members(record)
     plans = {name: opened_workspace.run(name).plan for name in record.run_ids}
     pseudo.check_labelling(record, plans)
     pseudo.check_names(paths)
@@ -453,7 +453,7 @@ def export(
 
     if check_photos:
         check_some_photo(check_photos)
-    opened_workspace.check_members_exist(record)
+    opened_workspace.check_members(record)
     cards = [MemberCard.load(opened_workspace.root / member.folder) for member in record.members]
     geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
     check_export(record, geometries, opened_workspace.store, check_photos)
@@ -554,7 +554,7 @@ def _check_measurable(workspace: Workspace, record: EnsembleRecord, rate: float,
     with mistakes.collect():
         cascade_measurement.check_measurable(record, rate, len(paths))
     with mistakes.collect():
-        workspace.check_members_exist(record)
+        workspace.check_members(record)
         cascade_measurement.check_unseen(paths, trained_photo_hashes(workspace, record.run_ids))
     mistakes.raise_if_any()
 

@@ -450,6 +450,7 @@ def synthesise(
     with mistakes.collect():
         check_range("--jobs", jobs, 0)
     with mistakes.collect():
+        check_outputs([Output("", folder, folder=True)])
         check_request(folder, people)
     mistakes.raise_if_any()
     from orchestrator.synthetic.people import most_folds, write_people

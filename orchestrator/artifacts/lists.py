@@ -125,7 +125,7 @@ def list_ensembles(workspace: Workspace) -> EnsembleList:
             damaged.append(error)
             continue
         try:
-            workspace.check_members_exist(record)
+            workspace.check_members(record)
             listed.append(ListedEnsemble(record, "current" if name == current else "", name == current))
         except DamagedError as error:
             damaged.append(error)

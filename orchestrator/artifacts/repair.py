@@ -77,13 +77,13 @@ def check(root: Path) -> WorkspaceFindings:
         findings.run(partial(Annotations.read, run.folder))
         tracking = run.folder / TRACKING
         findings.run(partial(_check_other, tracking, run.id, f"send it again: `{_track_command(run)}`."))
-    for name in workspace.ensembles():
-        findings.run(partial(_check_ensemble, workspace, name))
-    findings.damaged += workspace.blocked_folders()
     for kind in (*CLASSES, "ensemble"):
         findings.run(partial(workspace.current, kind), files=workspace.has_current(kind))
         if note := workspace.missing_choice(kind):
             findings.notes.append(note)
+    for name in workspace.ensembles():  # after the choices: what was said of a lost one is not said again
+        findings.run(partial(_check_ensemble, workspace, name))
+    findings.damaged += workspace.blocked_folders()
     return findings
 
 
@@ -99,7 +99,7 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
     again = after_setting_aside(record.folder, record.rebuild_advice())
     for file in record.files:
         record.file(file, again)
-    workspace.check_members_exist(record)
+    workspace.check_members(record, choices_are_told=True)
     cascade = record.folder / CASCADE
     again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
     _check_other(cascade, name, f"measure it again: `{again}`.")

@@ -21,6 +21,7 @@ from orchestrator.artifacts.locks import check_not_deleted, workspace_lock
 from orchestrator.artifacts.provenance import Environment, TrainingData, WeightsSource
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
+from orchestrator.core.files import why_no_folder
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 from orchestrator.core.typed import check_types
 
@@ -318,6 +319,8 @@ class RunRecord:
         way_out = (
             f"run `{repair}`, which rewrites it from the members' cards, or sets the run aside where none is its own."
         )
+        if reason := why_no_folder(folder):
+            raise damaged_error(folder, reason, f"run `{repair}`, which sets it aside.")
         return cls.of(folder, read_sealed(folder / RECORD, KIND, folder.name, RUN_FORMAT, way_out), way_out)
 
     @classmethod

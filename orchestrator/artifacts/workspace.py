@@ -26,8 +26,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.artifacts.cards import CARD, retrain_advice
-from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
+from orchestrator.artifacts.cards import CARD, WEIGHTS, retrain_advice
+from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleMember, EnsembleRecord
 from orchestrator.artifacts.locks import workspace_lock
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.core.commands import display_path, orch, set_aside_command
@@ -376,7 +376,7 @@ class Workspace:
         if kind == "ensemble":
             missing = self._current(kind)
             advice = f"no ensemble is the current one ({missing} is missing): {self.choose_current_advice(kind)}"
-            return advice if self._usable_ensembles() else ""
+            return advice if self.usable_ensembles() else ""
         try:
             self.current_unless_lost(kind)
         except WorkspaceError as error:
@@ -399,25 +399,25 @@ class Workspace:
     def choose_current_advice(self, kind: str) -> str:
         """The way out if nothing is current, to complete a sentence."""
         group = "ensembles" if kind == "ensemble" else "runs"
-        names = self._usable_ensembles() if kind == "ensemble" else self._usable_runs(kind)
+        names = self.usable_ensembles() if kind == "ensemble" else self.usable_runs(kind)
         if not names:
             command = ("ensemble",) if kind == "ensemble" else ("train", kind, "--data", "DIR")
             return after_setting_aside(self._current(kind), f"`{orch(*command, workspace=self.root)}` makes one.")
         others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
         return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
 
-    def _usable_runs(self, task: str) -> list[str]:
+    def usable_runs(self, task: str) -> list[str]:
         """Complete runs whose members are all there, in order of their ids."""
         runs = (run for run in self.read_runs(task)[0] if run.complete)
         return [run.id for run in runs if all((folder / CARD).is_file() for folder in run.members)]
 
-    def _usable_ensembles(self) -> list[str]:
+    def usable_ensembles(self) -> list[str]:
         """Ensembles that can be read and whose members are there, the newest last."""
         usable = []
         for name in self.ensembles():
             with suppress(DamagedError):  # whose way out may be to choose a usable one: none is asked for it here
                 record = None if why_no_folder(self.root / name) else self.ensemble(name)
-                if record and all(is_there(self.root / member.folder / CARD) for member in record.members):
+                if record and self._lost_member(record) is None:
                     usable.append((record.created, name))
         return [name for _, name in sorted(usable)]
 
@@ -447,7 +447,7 @@ class Workspace:
         name = self.current(task)
         if name is None:
             offered = {run.id for run in self.read_runs(task)[0] if run.was_offered}
-            if offered & set(self._usable_runs(task)):
+            if offered & set(self.usable_runs(task)):
                 raise self._none_current(task)
         return name
 
@@ -465,7 +465,7 @@ class Workspace:
         name = self.current(task)
         if name is not None:
             return RunRecord.load(self.root / name)
-        if self._usable_runs(task):
+        if self.usable_runs(task):
             raise self._none_current(task)
         unfinished = self.runs(task)
         last = f" {unfinished[-1].id} is unfinished: {unfinished[-1].way_to_complete}" if unfinished else ""
@@ -531,22 +531,44 @@ class Workspace:
         """The way out where a link or a file stands for an ensemble's folder, to complete a sentence."""
         return after_setting_aside(folder, self.choose_current_advice("ensemble"))
 
-    def check_members_exist(self, ensemble: EnsembleRecord) -> None:
-        """Checks that the members that an ensemble uses exist.
+    def check_members(self, ensemble: EnsembleRecord, choices_are_told: bool = False) -> None:
+        """Checks that the members that an ensemble uses are there, and by their runs' records are still the same.
+
+        Args:
+            ensemble: its record.
+            choices_are_told: the caller reports lost choices itself, each with its way out: a command that can be
+                given once is not named twice.
 
         Raises:
-            DamagedError: one of them does not; names the first.
+            DamagedError: one of them is not; names the first.
         """
-        for member in ensemble.members:
-            card = self.root / member.folder / CARD
-            if is_there(card):
-                continue
-            run = self.root / member.run
+        member = self._lost_member(ensemble)
+        if member is None:
+            return
+        card, run = self.root / member.folder / CARD, self.root / member.run
+        if is_there(card):
+            fault = f"not the card of the member that {ensemble.id} was built from: {member.run} was trained anew"
+            way_out = self._without_run(member.task, ensemble.id, choices_are_told)
+        else:
+            fault = f"missing, and {ensemble.id} answers with that member"
             if not os.path.lexists(run):
-                way_out = self._without_run(member.task, ensemble.id)
+                way_out = self._without_run(member.task, ensemble.id, choices_are_told)
             else:
                 way_out = retrain_advice(card.parent) if self._is_run(run) else self._repair()
-            raise damaged_error(card, f"missing, and {ensemble.id} answers with that member", way_out)
+        raise damaged_error(card, fault, way_out)
+
+    def _lost_member(self, ensemble: EnsembleRecord) -> EnsembleMember | None:
+        """The first member of an ensemble that is missing, or that its run has no more: its id was given to another."""
+        weights: dict[str, str] = {}
+        for run in ensemble.run_ids:
+            with suppress(DamagedError):  # reported where the run is
+                files = RunRecord.load(self.root / run).files
+                weights |= {f"{run}/{member}": sha256[WEIGHTS] for member, sha256 in files.items()}
+        for member in ensemble.members:
+            same = weights.get(member.folder, member.sha256) == member.sha256
+            if not (same and is_there(self.root / member.folder / CARD)):
+                return member
+        return None
 
     def _is_run(self, folder: Path) -> bool:
         """Whether a folder holds its own run's record; `orch resume` refuses others."""
@@ -555,18 +577,21 @@ class Workspace:
         except DamagedError:
             return False
 
-    def _without_run(self, task: str, ensemble: str) -> str:
-        """The way out for an ensemble of which a run of a task is lost, to complete a sentence."""
+    def _without_run(self, task: str, ensemble: str, choices_are_told: bool) -> str:
+        """The way out for an ensemble of which a run of a task is lost or trained anew, to complete a sentence."""
         again = orch("ensemble", workspace=self.root)
         current = self.current_or_none("ensemble")
-        if current != ensemble and current in self._usable_ensembles():  # another was made already, or chosen
+        if current != ensemble and current in self.usable_ensembles():  # another was made already, or chosen
             return f"delete this ensemble: `{orch('ensembles', 'delete', ensemble, workspace=self.root)}`."
         try:
             self.current(task)
         except DamagedError as error:
+            if error.replaceable and choices_are_told:
+                chosen = display_path(self._current(task))
+                return f"once {chosen} names another run, as its own error says, `{again}` makes another ensemble."
             if error.replaceable:
                 return f"{self.choose_current_advice(task)} Then `{again}` makes another ensemble."
-        if not self._usable_runs(task):
+        if not self.usable_runs(task):
             train = orch("train", task, "--data", "DIR", workspace=self.root)
             return f"train another run: `{train}`. Then `{again}` makes another ensemble."
         return f"make another ensemble of runs that are there: `{again}`."

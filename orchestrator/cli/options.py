@@ -39,6 +39,7 @@ __all__ = [
     "WorkspaceOption",
     "column_names",
     "folds_trained",
+    "no_empty_recipe",
     "split_commas",
 ]  # fmt: skip
 
@@ -76,11 +77,21 @@ DistinctOption = Annotated[
         "--distinct-people", help="Treat names that differ only in spelling (a1, A1, a01) as different people."
     ),
 ]
+
+
+def no_empty_recipe(words: list[str]) -> list[str]:
+    """Refuses an empty word for `--recipe`."""
+    if "" in words:  # as by an unset variable
+        raise typer.BadParameter("an empty word; `orch recipes list` shows what can be named.")
+    return words
+
+
 RecipeOption = Annotated[
     list[str],
     typer.Option(
         "--recipe",
         "-r",
+        callback=no_empty_recipe,
         help="NAME or FILE.toml for all, TASK=NAME for one; by default quick; see `orch recipes list`.",
     ),
 ]

@@ -34,6 +34,7 @@ from orchestrator.cli.options import (
     WorkspaceOption,
     column_names,
     folds_trained,
+    no_empty_recipe,
     split_commas,
 )
 from orchestrator.cli.training import listening
@@ -81,7 +82,13 @@ def sweep(
     valid_only: ValidOnlyOption = False,
     folds_used: FoldsUsedOption = 0,
     recipe: Annotated[
-        list[str], typer.Option("--recipe", "-r", help="NAME or FILE.toml; the current run's recipe, if left out.")
+        list[str],
+        typer.Option(
+            "--recipe",
+            "-r",
+            callback=no_empty_recipe,
+            help="NAME or FILE.toml; the current run's recipe, if left out.",
+        ),
     ] = [],
     change: SetOption = [],
     small: Annotated[

@@ -35,6 +35,7 @@ from orchestrator.cli.options import (  # fmt: skip
     WorkspaceOption,
     column_names,
     folds_trained,
+    no_empty_recipe,
     split_commas,
 )
 from orchestrator.cli.training import UNFINISHED, listening, report_training
@@ -116,7 +117,13 @@ def train(
         typer.Option("--base", help="The run to start from; the current one if left out."),
     ] = None,
     recipe: Annotated[
-        list[str], typer.Option("--recipe", "-r", help="NAME or FILE.toml; the current run's recipe, if left out.")
+        list[str],
+        typer.Option(
+            "--recipe",
+            "-r",
+            callback=no_empty_recipe,
+            help="NAME or FILE.toml; the current run's recipe, if left out.",
+        ),
     ] = [],
     change: SetOption = [],
     jobs: JobsOption = 0,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
+from orchestrator.core.commands import set_aside_command
 from orchestrator.core.errors import ConfigError, Problem, quantity
 from orchestrator.core.files import atomic
 
@@ -125,6 +126,8 @@ def _wrong(output: Output) -> str:
         status = None
     except OSError as error:
         return f"cannot be written ({error.strerror})."
+    if status is None and (what := _lost_link(output)):
+        return what
     if output.folder:
         if status is not None and not S_ISDIR(status.st_mode):
             return "is a file; a folder is needed."
@@ -141,6 +144,23 @@ def _wrong(output: Output) -> str:
     if status is not None and not os.access(path, os.W_OK):
         return "is write-protected. Choose another name, or change its permissions."
     return _closed(_followed(path).parent)
+
+
+def _lost_link(output: Output) -> str:
+    """Which link on the way to a new output leads nowhere, as to a disk that is not mounted; empty if none does.
+
+    Folders are made for an output where they are missing, but not behind a link. A link to a file may lead to a new one.
+    """
+    path = output.path
+    if not output.folder and path.is_symlink() and _followed(path).parent.exists():
+        return ""
+    for part in (path, *path.parents):
+        if part.is_symlink() and not part.exists():
+            subject = "" if part == path else f"{part} "
+            move = set_aside_command(part)
+            nowhere = f"{subject}is a link that leads nowhere ({part.readlink()})"
+            return f"{nowhere}. Restore what it leads to, or move it away: `{move}`."
+    return ""
 
 
 def _closed(folder: Path) -> str:

@@ -121,7 +121,10 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
         log.info(f"{run.id} is now the current {run.task} run.")
         return
     back = orch("runs", "use", before.id, workspace=workspace.root)
-    log.info(f"{run.id} is now the current {run.task} run (was {before.id}); `{back}` goes back.")
+    can_go_back = before.id in workspace.usable_runs(run.task)
+    log.info(
+        f"{run.id} is now the current {run.task} run (was {before.id}){f'; `{back}` goes back' if can_go_back else ''}."
+    )
     from orchestrator.ensembling.gains import paired_gain
 
     log.info(f"{run.id} over {before.id}: {_gain_text(paired_gain(workspace, before, run))}.")
@@ -174,7 +177,7 @@ def use_ensemble(workspace: Workspace, name: str) -> None:
         WorkspaceError: no ensemble has that name, its record is damaged, or a member is missing.
     """
     record = workspace.ensemble(name)
-    workspace.check_members_exist(record)
+    workspace.check_members(record)
     _set_ensemble(workspace, _current_ensemble(workspace), record)
 
 
@@ -185,7 +188,8 @@ def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: En
         log.info(f"{name} is now the current ensemble.")
         return
     back = orch("ensembles", "use", before.id, workspace=workspace.root)
-    log.info(f"{name} is now the current ensemble (was {before.id}); `{back}` goes back.")
+    can_go_back = before.id in workspace.usable_ensembles()
+    log.info(f"{name} is now the current ensemble (was {before.id}){f'; `{back}` goes back' if can_go_back else ''}.")
     from orchestrator.ensembling.gains import ensemble_gain
 
     log.info(f"{name} over {before.id}, 18-way: {_gain_text(ensemble_gain(before, after))}.")

@@ -13,7 +13,15 @@ from typing import Any, Protocol, TypeVar
 from orchestrator.artifacts.differences import flat_settings
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.commands import shell_join
-from orchestrator.core.errors import ConfigError, Mistakes, OrchestratorError, first_line, nearest
+from orchestrator.core.errors import (
+    ConfigError,
+    Mistakes,
+    OrchestratorError,
+    escape_non_utf8,
+    first_line,
+    nearest,
+    printable,
+)
 from orchestrator.core.extras import import_optional, require
 from orchestrator.core.outputs import Output, check_outputs
 
@@ -61,12 +69,21 @@ def check_words(words: Sequence[str]) -> None:
     """
     mistakes = Mistakes()
     for word in words:
-        kind, _, destination = word.partition("=")
+        kind, has_place, destination = word.partition("=")
         if kind not in KINDS:
             mistakes.add(ConfigError(f"tracker {word}: allowed: {', '.join(KINDS)}.{nearest(kind, KINDS)}"))
             continue
         with mistakes.collect():
             require(f"tracker {kind}", kind)
+        if has_place and not destination:
+            mistakes.add(
+                ConfigError(f"tracker {word}: names no place. Write {kind} alone for a place in the workspace.")
+            )
+        if word != escape_non_utf8(word):  # all three keep their places as UTF-8 text
+            mistakes.add(
+                ConfigError(f"tracker {printable(word)}: the name of the place must be UTF-8. Choose another.")
+            )
+            continue
         with mistakes.collect():
             if destination and kind == "mlflow":
                 _check_uri(destination)
@@ -101,6 +118,8 @@ def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:
         ConfigError: an unknown kind, one that is not installed or cannot be imported, or a place that cannot be reached.
     """
     check_words(words)
+    default = Output("tracker tensorboard:", workspace / "tensorboard", folder=True)
+    check_outputs([default] if "tensorboard" in words else [])
     if off := [why for word in words if (why := why_disabled(word))]:
         raise ConfigError("\n".join(off))
     makers: dict[str, Callable[[str], Tracker]] = {

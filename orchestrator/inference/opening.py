@@ -42,7 +42,7 @@ def open_predictor(
         ConfigError: the strategy would have to be learned first.
         WorkspaceError: files of members or of external tables that are missing or changed.
     """
-    workspace.check_members_exist(record)
+    workspace.check_members(record)
     rebuild = record.rebuild_advice()
     for table in record.external:
         record.file(table.file, rebuild)

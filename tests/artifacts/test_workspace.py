@@ -86,6 +86,36 @@ def test_a_current_run_whose_folder_was_deleted_is_told_with_a_way_out_that_work
     assert orch("predict", photo, "-w", workspace).code == 0
 
 
+def test_the_ways_out_of_a_check_work_one_after_another(orch: Orch, people: Path, workspace: Path) -> None:
+    """A run is lost, and with it the choice that names it and the ensemble that answers with it."""
+    assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "age-0001")
+    done = orch("workspace", "check", "-w", workspace)
+    assert done.code == 1
+    assert "2 damaged" in done.out
+    ways_out = re.findall(r"`([^`]+)`", done.err)
+    assert [words.split()[:3] for words in ways_out] == [
+        ["mv", str(workspace / "current/age.json"), str(workspace / "current/age.json.damaged")],
+        ["orch", "train", "age"], ["orch", "ensemble", *ways_out[2].split()[2:3]],
+    ]  # fmt: skip
+    for words in ways_out:
+        program, *rest = shlex.split(words)
+        if program == "mv":
+            subprocess.run([program, *rest], check=True)
+        else:
+            rest = [str(people / "train") if word == "DIR" else word for word in rest]
+            small = ("--folds", 3, *tiny("epochs=1"), "--jobs", 1, "--seed", 3) if rest[0] == "train" else ()
+            done = orch(*rest, *small)
+            assert done.code == 0, words
+    assert "soft-0002 is now the current ensemble (was soft-0001)." in done.err  # to which no command can go back
+    done = orch("workspace", "check", "-w", workspace)  # the new run has taken the lost one's id
+    assert "age-0001/fold-0/member.json: not the card of the member that soft-0001 was built from" in done.err
+    assert orch("ensembles", "use", "soft-0001", "-w", workspace).code == 2
+    (delete,) = re.findall(r"`(orch ensembles delete [^`]+)`", done.err)
+    assert orch(*shlex.split(delete)[1:], "--yes").code == 0
+    assert orch("workspace", "check", "-w", workspace).code == 0
+
+
 def test_newer_foreign_and_missing_workspaces_are_refused(
     orch: Orch, people: Path, workspace: Path, tmp_path: Path
 ) -> None:

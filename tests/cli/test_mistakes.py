@@ -79,6 +79,11 @@ WITHOUT_A_TABLE = {
     "runs track age-0001 --to tensorboard=/etc/passwd/x": "/etc/passwd/x: /etc/passwd is not a folder",
     "runs track age-0001 --to mlflow=here": "mlflow=here: PLACE is a tracking URI",
     "train age --data DATA --track tensorboard=/etc/passwd": "tensorboard: /etc/passwd: is a file; a folder is needed",
+    "runs track age-0001 --to tensorboard=": "tracker tensorboard=: names no place. Write tensorboard alone",
+    "runs track age-0001 --to TENSORBOARD_LINK": "link: is a link that leads nowhere (/nowhere)",
+    "predict PHOTO --out BELOW_LINK": "link is a link that leads nowhere (/nowhere). Restore what it leads to",
+    "train age --data DATA --recipe EMPTY": "an empty word; `orch recipes list` shows what can be named",
+    "sweep age --data DATA --recipe EMPTY": "an empty word; `orch recipes list` shows what can be named",
     "data synth nowhere --jobs -7": "--jobs -7; allowed: 0 or more",
     "ensembles slices soft-0001 --data nowhere": "--data: only --by reads the data's table",
     "ensembles slices soft-0001 --columns foo=bar": "--columns: only --by reads the data's table",
@@ -115,6 +120,10 @@ OF_NAMES = {
     "recipes show age nope": "no recipe 'nope'; allowed",
     "predict PHOTO --ensemble soft-9999": "ensemble 'soft-9999' is not in",
     "export --out PHOTO": "is a file; a folder is needed",
+    "export --out LINK": "link: is a link that leads nowhere (/nowhere). Restore what it leads to, or move it away",
+    "export --out BELOW_LINK": "link is a link that leads nowhere (/nowhere)",
+    "data synth LINK": "link: is a link that leads nowhere (/nowhere)",
+    "recipes copy age quick BELOW_LINK": "link is a link that leads nowhere (/nowhere)",
     "resume age-0001 --data nowhere": "nowhere: no such folder or table",
     "train age --data DATA --fold 7": "--fold 7: allowed: 0 to 2",
     "ensembles slices soft-9999": "ensemble 'soft-9999' is not in",
@@ -171,7 +180,7 @@ def test_mistakes_of_use_are_told_before_anything_heavy_is_imported(
     places = {
         "PHOTO": next((people / "eval/images").iterdir()), "PHOTOS": people / "eval/images", "DATA": people / "train",
         "TABLE": table, "BELOW_TABLE": table / "runs", "OTHERS": tmp_path / "others/train", "LINK": tmp_path / "link",
-        "EMPTY": "",
+        "EMPTY": "", "TENSORBOARD_LINK": f"tensorboard={tmp_path / 'link'}", "BELOW_LINK": tmp_path / "link/x.csv",
     }  # fmt: skip
     commands = [[str(places.get(word, word)) for word in mistake.split()] for mistake in mistakes]
     done = subprocess.run(

@@ -58,11 +58,32 @@ def test_links_are_followed_and_stay_links(tmp_path: Path) -> None:
         assert path.is_symlink()
     dangling = tmp_path / "dangling.csv"
     dangling.symlink_to("there/new.csv")
+    check_outputs([Output("--out", dangling, TABLES)])
     put(dangling, "new")
     assert (tmp_path / "there/new.csv").read_text() == "new"
     assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["new.csv", "target.csv"]
     (tmp_path / "round.csv").symlink_to("round.csv")
     assert "cannot be written" in refused(Output("--out", tmp_path / "round.csv", TABLES))
+
+
+def test_no_folder_is_made_behind_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    """As after a disk was not mounted: what was written would be elsewhere than its owner believes."""
+    lost, file = tmp_path / "lost", tmp_path / "file.csv"
+    lost.symlink_to(tmp_path / "disk/results")
+    file.symlink_to(tmp_path / "disk/a.csv")
+    text = refused(
+        Output("--out", lost / "deep/a.csv", TABLES), Output("--to", lost, folder=True), Output("--file", file, TABLES),
+        Output("--new", lost / "deep", folder=True),
+    )  # fmt: skip
+    nowhere = (
+        f"is a link that leads nowhere ({tmp_path / 'disk/results'}). Restore what it leads to, or move it away: `mv "
+    )
+    assert f"--out {lost / 'deep/a.csv'}: {lost} {nowhere}" in text
+    assert f"--to {lost}: {nowhere}" in text
+    assert f"--new {lost / 'deep'}: {lost} {nowhere}" in text
+    assert f"--file {file}: is a link that leads nowhere ({tmp_path / 'disk/a.csv'})" in text
+    (tmp_path / "disk").mkdir()
+    check_outputs([Output("--file", file, TABLES)])
 
 
 def test_pipes_and_devices_are_written_directly(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_tensorboard_shows_every_epoch_of_every_member_once(orch: Orch, people: 
 
 def mlflow_metrics(file: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """(run's name, metric) -> (step, value), as the database has them."""
-    with sqlite3.connect(file) as base:
+    with closing(sqlite3.connect(file)) as base:
         rows = base.execute(
             "select runs.name, metrics.key, metrics.step, metrics.value from metrics join runs using (run_uuid) "
             "order by runs.name, metrics.key, metrics.step"
@@ -93,7 +94,7 @@ def test_mlflow_has_parameters_metrics_and_the_end_of_a_run(
             ]
         record = RunRecord.load(workspace / run)
         assert metrics[run, "macro_f1"] == [(0, pytest.approx(record.score))]
-    with sqlite3.connect(workspace / "mlflow.db") as base:
+    with closing(sqlite3.connect(workspace / "mlflow.db")) as base:
         assert {row[0] for row in base.execute("select status from runs")} == {"FINISHED"}
         assert ("0.002",) in base.execute("select value from params where key = 'lr'").fetchall()
     assert orch("runs", "track", "age-0001", "--to", "mlflow", "-w", workspace).code == 0
