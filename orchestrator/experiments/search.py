@@ -88,7 +88,10 @@ class Search:
     """
 
     def __init__(self, file: Path, space: Space, seed: int) -> None:
-        optuna = import_optional("optuna", "a search", "sweep")
+        optuna, pool = (
+            import_optional("optuna", "a search", "sweep"),
+            import_optional("sqlalchemy.pool", "a search", "sweep"),
+        )
         self._optuna, self.space, self._seed, self._file = optuna, space, seed, file
         self._seal = file.with_suffix(".json")
         self._storage: Any = None
@@ -102,8 +105,10 @@ class Search:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Alembic's, about which a user can do nothing
                 # The path goes to SQLite as it is: in an URL, a ? or a % in a workspace's name would mean something else.
+                # Without a pool, as nothing can close that of a storage which could not be opened.
                 self._storage = optuna.storages.RDBStorage(
-                    "sqlite:///search.db", engine_kwargs={"creator": lambda: sqlite3.connect(file, timeout=60)}
+                    "sqlite:///search.db",
+                    engine_kwargs={"creator": lambda: sqlite3.connect(file, timeout=60), "poolclass": pool.NullPool},
                 )
                 self._study = optuna.create_study(
                     storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True

@@ -1,5 +1,6 @@
 """Trackers that people have already: real ones, in files, read back by their own readers."""
 
+import gc
 import json
 import sqlite3
 import struct
@@ -24,6 +25,13 @@ pytestmark = [
     pytest.mark.filterwarnings("default:Exception ignored in.*sqlite3.Connection"),
     pytest.mark.filterwarnings("default:unclosed database"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def connections_collected() -> Iterator[None]:
+    """What MLflow left is collected here, where the marks above apply, and not while another module's tests run."""
+    yield
+    gc.collect()
 
 
 def histories(run: Path) -> dict[str, list[dict[str, float]]]:
