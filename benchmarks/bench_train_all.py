@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.core.metrics import macro_f1
+from orchestrator.core.strategies import Strategy
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.folds import plan_folds
 from orchestrator.data.photos import Photos
@@ -161,7 +162,7 @@ def orch_train_all(data: Path, folds: int, recipe: str, workspace: Path) -> floa
     words = ["train-all", "--data", data, "--folds", folds, "--recipe", recipe, "--workspace", workspace]
     subprocess.run([sys.executable, program, *map(str, words)], check=True, capture_output=True)
     space = Workspace(workspace)
-    built = build_ensemble(space, "soft", choose_runs(space))
+    built = build_ensemble(space, Strategy.parse(), choose_runs(space), SPECIALISTS)
     assert built.scored is not None
     return built.scored.evaluation["label"].scores.macro_f1
 

@@ -344,10 +344,6 @@ def _seen(workspace: Workspace, record: EnsembleRecord, photos: Photos, distinct
     from orchestrator.artifacts.origins import trained_people, trained_photo_hashes
     from orchestrator.ensembling.unseen import seen_people
 
-    names, without = trained_people(workspace, record.run_ids)
-    if without:
-        log.warning(
-            f"{', '.join(without)}: trained on everything, whose people are on no record: they are known by their photos alone."
-        )
+    names = trained_people(workspace, record.run_ids)
     hashes = trained_photo_hashes(workspace, record.run_ids)
     return seen_people(photos.table["person"], photos.content(workspace.hashes()), hashes, names, distinct)

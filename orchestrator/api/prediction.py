@@ -143,7 +143,9 @@ def ensemble(
     tables, duplicate_notes = deduplicated([read_external(path) for path in files])
     for note in duplicate_notes:
         log.warning(note)
-    built = build_ensemble(opened_workspace, parsed, runs, scored=scored, external=tables)
+    from orchestrator.specialists import SPECIALISTS
+
+    built = build_ensemble(opened_workspace, parsed, runs, SPECIALISTS, scored=scored, external=tables)
     if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
 

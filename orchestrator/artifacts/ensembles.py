@@ -30,7 +30,7 @@ __all__ = [
     "RecordedScores", "ScoreKind", "VoterScores",
 ]  # fmt: skip
 
-ENSEMBLE_FORMAT = 6
+ENSEMBLE_FORMAT = 7
 KIND = "ensemble"
 ENSEMBLE = "ensemble.json"
 OUT_OF_FOLD = "out_of_fold.parquet"
@@ -189,6 +189,8 @@ class EnsembleRecord:
         why_no_score: why there are no scores; empty if there are.
         single: task -> scores of each run, member and table alone.
         added_by: run or table -> what it adds to the label's macro F1.
+        outdated_labels: run -> number of scored photos whose label it has learned otherwise than the newest labels, against
+            which the ensemble is scored; only runs that have any.
         disagreements: how many photos soft and hard votes answer differently.
         files: file beside the record -> sha256.
     """
@@ -207,6 +209,7 @@ class EnsembleRecord:
     why_no_score: str = ""
     single: Mapping[str, tuple[VoterScores, ...]] = field(default_factory=dict)
     added_by: Mapping[str, Difference] = field(default_factory=dict)
+    outdated_labels: Mapping[str, int] = field(default_factory=dict)
     disagreements: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     combiners_by_fold: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -324,7 +327,7 @@ class EnsembleRecord:
             "strategy": self.strategy.words, "calibrate": self.strategy.calibrate, "decide": self.strategy.decide,
             "pool_people": self.strategy.pool_people,
         }  # fmt: skip
-        for name in ("combiners_by_fold", "plain", "alone"):
+        for name in ("combiners_by_fold", "plain", "alone", "outdated_labels"):
             if not value[name]:
                 del value[name]
         members = {

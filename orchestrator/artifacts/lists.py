@@ -168,14 +168,17 @@ def _facts(
 
 
 def _people(workspace: Workspace, run: RunRecord, damaged: list[DamagedError]) -> list[str]:
-    """The people whom some member of a run has learned from; unknown for a run without a plan."""
-    from orchestrator.artifacts.origins import plan_of
+    """The people whom some member of a run has learned from."""
+    from orchestrator.artifacts.origins import people_of, plan_of
 
     try:
+        people = people_of(workspace, run)
         if run.plan is None:
-            return []
-        # Whoever every member held out has taught none of them.
-        return [person for person, held in plan_of(workspace, run).fold_of.items() if set(run.folds) - {held}]
+            return people
+        fold_of = plan_of(workspace, run).fold_of
+        return [
+            person for person in people if set(run.folds) - {fold_of[person]}
+        ]  # a member of whom has not held them out
     except DamagedError as error:
         damaged.append(error)
         return []

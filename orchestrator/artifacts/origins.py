@@ -1,4 +1,4 @@
-"""What runs were trained from: fold plans, and hashes of their photos.
+"""What runs were trained from: fold plans, and tables of photos with their labels as they were.
 
 Each file is named by a digest of its contents, so the next training on the same contents can rewrite a damaged file.
 """
@@ -6,25 +6,35 @@ Each file is named by a digest of its contents, so the next training on the same
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, LeakError
 from orchestrator.core.files import set_aside
+from orchestrator.core.labels import TASKS
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 
 if TYPE_CHECKING:
-    from orchestrator.data.folds import FoldPlan
+    import pandas as pd
 
-__all__ = ["photo_hashes_of", "plan_of", "save_photo_hashes", "save_plan", "trained_people", "trained_photo_hashes"]
+    from orchestrator.data.folds import FoldPlan
+    from orchestrator.data.photos import Photos
+
+__all__ = [
+    "people_of", "photo_hashes_of", "plan_of", "save_extra_hashes", "save_plan", "save_table", "table_of",
+    "trained_people", "trained_photo_hashes",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
-PHOTOS, PHOTOS_FORMAT = "photos", 2
+PHOTOS, PHOTOS_FORMAT = "photos", 3
+
+COLUMNS = ("path", "person", *TASKS)
+"""What is kept of a table of photos, beside the hashes of their contents."""
 
 
 def save_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
@@ -64,14 +74,58 @@ def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
     return FoldPlan.load(_plan(workspace, name), name, _by_resuming(workspace, run))
 
 
-def save_photo_hashes(workspace: Workspace, fingerprint: str, content: Sequence[str]) -> None:
-    """Saves the hashes of photos that runs are about to train on, under the fingerprint that the runs record."""
-    path, name = _content(workspace, fingerprint), fingerprint[:12]
+def save_table(workspace: Workspace, photos: Photos, content: Sequence[str]) -> str:
+    """Saves the table that runs are about to be trained on, with all its labels: they may be corrected later.
+
+    Args:
+        workspace: workspace to save it in.
+        photos: the table.
+        content: sha256 of each photo.
+
+    Returns:
+        Its digest, which the runs record.
+
+    Raises:
+        DamagedError: the file is damaged and may not be replaced.
+    """
+    digest = photos.fingerprint(content)
+    columns = {column: photos.table[column].tolist() for column in photos.table if column in COLUMNS}
+    _save(workspace, digest, {**columns, "content": list(content)})
+    return digest
+
+
+def save_extra_hashes(workspace: Workspace, fingerprint: str, content: Sequence[str]) -> None:
+    """Saves the hashes of extra photos that runs are about to learn from, under the fingerprint that the runs record."""
+    _save(workspace, fingerprint, {"content": list(content)})
+
+
+def _save(workspace: Workspace, digest: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    path, name = _photos(workspace, digest), digest[:12]
     try:
         read_sealed(path, PHOTOS, name, PHOTOS_FORMAT, "")
     except DamagedError as error:
         _set_aside(path, error)
-        write_sealed(path, PHOTOS, name, PHOTOS_FORMAT, {"content": list(content)})
+        write_sealed(path, PHOTOS, name, PHOTOS_FORMAT, columns)
+
+
+def table_of(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
+    """The table that a run was trained on: `path`, `person`, `content` (sha256) and the columns of labels that it had.
+
+    Raises:
+        DamagedError: the file is missing, damaged, or another table's.
+    """
+    import pandas as pd
+
+    return pd.DataFrame(_read(workspace, run, run.data.table, ("path", "person", "content")))
+
+
+def people_of(workspace: Workspace, run: RunRecord) -> list[str]:
+    """The people on whose photos a run was trained, or whom it held out, sorted.
+
+    Raises:
+        DamagedError: the table of its photos is missing or damaged.
+    """
+    return sorted(set(_read(workspace, run, run.data.table, ("person",))["person"]))
 
 
 def photo_hashes_of(workspace: Workspace, run: RunRecord) -> set[str]:
@@ -80,14 +134,22 @@ def photo_hashes_of(workspace: Workspace, run: RunRecord) -> set[str]:
     Raises:
         DamagedError: the file of hashes is missing or damaged.
     """
-    hashes: set[str] = set()
-    for fingerprint in filter(None, (run.data.fingerprint, run.extra)):
-        path, way_out = _content(workspace, fingerprint), _by_resuming(workspace, run)
-        content = read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out).get("content")
-        if not isinstance(content, list) or not all(isinstance(digest, str) for digest in content):
-            raise damaged_error(path, "not a list of hashes", way_out)
-        hashes.update(content)
-    return hashes
+    digests = filter(None, (run.data.table, run.extra))
+    return {sha256 for digest in digests for sha256 in _read(workspace, run, digest, ("content",))["content"]}
+
+
+def _read(workspace: Workspace, run: RunRecord, digest: str, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of a saved table, of which some are needed, all of one length."""
+    path, way_out = _photos(workspace, digest), _by_resuming(workspace, run)
+    value = read_sealed(path, PHOTOS, digest[:12], PHOTOS_FORMAT, way_out)
+    found = {column: cells for column, cells in value.items() if column in (*COLUMNS, "content")}
+    for column in columns:
+        cells = found.get(column)
+        if not isinstance(cells, list) or not all(isinstance(cell, str) for cell in cells):
+            raise damaged_error(path, f"{column} is not a list of texts", way_out)
+    if len({len(cells) if isinstance(cells, list) else -1 for cells in found.values()}) > 1:
+        raise damaged_error(path, "its columns differ in length", way_out)
+    return found
 
 
 def trained_photo_hashes(workspace: Workspace, names: Iterable[str]) -> set[str]:
@@ -105,34 +167,27 @@ def trained_photo_hashes(workspace: Workspace, names: Iterable[str]) -> set[str]
     return hashes
 
 
-def trained_people(workspace: Workspace, names: Iterable[str]) -> tuple[set[str], list[str]]:
+def trained_people(workspace: Workspace, names: Iterable[str]) -> set[str]:
     """The people whom some runs were trained on or held out: whoever some member has seen, where a run has several.
 
-    Returns:
-        The people by name, and the runs whose people are on no record: those without a plan.
-
     Raises:
-        LeakError: the record of a plan is missing or damaged.
+        LeakError: the record of these people is missing or damaged.
     """
     people: set[str] = set()
-    without: list[str] = []
     for run in map(workspace.run, dict.fromkeys(names)):
-        if run.plan is None:
-            without.append(run.id)
-            continue
         try:
-            people.update(plan_of(workspace, run).fold_of)
+            people.update(people_of(workspace, run))
         except DamagedError as error:
             raise LeakError(f"{run.id}: whom it was trained on cannot be determined. {error.message}") from None
-    return people, without
+    return people
 
 
 def _plan(workspace: Workspace, name: str) -> Path:
     return workspace.root / "plans" / f"{name}.json"
 
 
-def _content(workspace: Workspace, fingerprint: str) -> Path:
-    return workspace.root / "photos" / f"{fingerprint[:12]}.json"
+def _photos(workspace: Workspace, digest: str) -> Path:
+    return workspace.root / "photos" / f"{digest[:12]}.json"
 
 
 def _by_resuming(workspace: Workspace, run: RunRecord) -> str:

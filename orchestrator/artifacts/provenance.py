@@ -34,7 +34,9 @@ class TrainingData:
         layout: `contest` or `manifest`.
         columns: our name of a column -> the manifest's name.
         distinct_people: whether names that differ only in spelling are different people.
-        fingerprint: digest of photos and labels.
+        fingerprint: digest of photos, people, and those labels that it has learned from.
+        photo_set: digest of photos and people, whatever their labels.
+        table: digest of photos, people and all labels: the name of the table that the workspace keeps.
         photos: number of photos.
         people: number of people.
         extra: its extra photos; None without any.
@@ -45,6 +47,8 @@ class TrainingData:
     columns: Mapping[str, str]
     distinct_people: bool
     fingerprint: str
+    photo_set: str
+    table: str
     photos: int
     people: int
     extra: ExtraPhotos | None

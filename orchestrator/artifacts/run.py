@@ -39,7 +39,7 @@ __all__ = [
     "member_folder",
 ]
 
-RUN_FORMAT = 5
+RUN_FORMAT = 6
 KIND = "run"
 RECORD, TRACKING = "run.json", "tracking.json"
 COMPLETE: Final = "complete"

@@ -198,7 +198,7 @@ def _made(
         raise TrainingError("the members to measure could not be made: " + "; ".join(report.failures.values()))
     workspace = Workspace(settings.workspace)
     if workspace.current("ensemble") is None:
-        build_ensemble(workspace, Strategy.parse(), choose_runs(workspace), scored=False)
+        build_ensemble(workspace, Strategy.parse(), choose_runs(workspace), specialists, scored=False)
     predictor = open_predictor(workspace, workspace.ensemble(), device)
     jobs = first_jobs(settings, specialists, listen)
     return predictor, jobs, read(data, distinct=True).paths

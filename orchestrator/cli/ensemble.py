@@ -142,9 +142,18 @@ def print_built(built: BuiltEnsemble) -> None:
             "Each fold's best epoch was chosen by the same people's score, so scores are slightly too high; "
             "the interval draws people, each with all photos."
         )
+        _print_outdated(record, label.scores.counts.sum())
     print_result(f"saved: {record.folder}")
     if scored is not None:
         print_result(f"picture: {record.scores_picture}")
+
+
+def _print_outdated(record: EnsembleRecord, photos: int) -> None:
+    """Which runs have learned from labels that were corrected since."""
+    for run, corrected in record.outdated_labels.items():
+        print_result(
+            f"{run} learned from older labels: {corrected:,} of {photos:,} photos have another one now, by which all are scored."
+        )
 
 
 def _print_singles(record: EnsembleRecord) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "FoldsUsedOption",
     "JobsOption",
     "JsonOption",
+    "NewPlanOption",
     "NoStoreOption",
     "PlanSeedOption",
     "ProfileOption",
@@ -115,6 +116,10 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="S
 PlanSeedOption = Annotated[
     int,
     typer.Option("--plan-seed", min=0, max=MOST_SEED, help="Seed of the fold plan; one plan serves all specialists."),
+]
+NewPlanOption = Annotated[
+    bool,
+    typer.Option("--new-plan", help="Draw a fold plan, though the workspace has one that these people could follow."),
 ]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Members trained at once; 0: one per core, or per GPU.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

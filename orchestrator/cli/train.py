@@ -23,6 +23,7 @@ from orchestrator.cli.options import (  # fmt: skip
     FoldsUsedOption,
     JobsOption,
     JsonOption,
+    NewPlanOption,
     NoStoreOption,
     PlanSeedOption,
     ProfileOption,
@@ -62,6 +63,7 @@ def train_all(
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     plan_seed: PlanSeedOption = 0,
+    new_plan: NewPlanOption = False,
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     profile: ProfileOption = False,
@@ -74,7 +76,8 @@ def train_all(
 
     If killed at any moment (Ctrl-C, kill -9, power), the same command resumes and ends with the same weights (on a CPU
     bit for bit).
-    Changed settings or data make new runs; nothing is ever mixed or overwritten.
+    Changed settings or data make new runs; nothing is ever mixed or overwritten. When the data has grown, people keep
+    their folds and new people are dealt out to them. A specialist whose labels did not change is not trained again.
 
     \b
     Examples:
@@ -87,8 +90,8 @@ def train_all(
 
     settings = api.Settings(
         data, workspace, columns=column_names(columns), recipes=recipe, changes=change, folds=folds,
-        folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=plan_seed, jobs=jobs, device=device,
-        store=not no_store, profile=profile, extra=extra, distinct_people=distinct,
+        folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=plan_seed, new_plan=new_plan,
+        jobs=jobs, device=device, store=not no_store, profile=profile, extra=extra, distinct_people=distinct,
     )  # fmt: skip
     with listening(track, workspace) as listen:
         report = api.train_all(settings, tasks=split_commas(tasks), listen=listen)
@@ -133,6 +136,7 @@ def train(
         int | None,
         typer.Option("--plan-seed", min=0, max=MOST_SEED, help="Seed of the plan; as the current runs, if left out."),
     ] = None,
+    new_plan: NewPlanOption = False,
     grid_words: Annotated[
         list[str],
         typer.Option(
@@ -152,7 +156,8 @@ def train(
 ) -> None:
     """Retrain one specialist into a new run; the others' files are not touched.
 
-    Recipe, folds and plan are the current run's unless you change them. When the run is complete it becomes the
+    Recipe and folds are the current run's unless you change them; people keep their folds when labels were corrected or
+    the data has grown. When the run is complete it becomes the
     specialist's current one, which `orch ensemble` uses; a run of fewer folds (--valid-only) does not replace it.
     No run is trained twice: one with the same recipe, data, plan and seed is reused.
 
@@ -168,8 +173,8 @@ def train(
     grid = [*grid_words, *(more or [])]
     settings = api.Settings(
         data, workspace, columns=column_names(columns), recipes=recipe, changes=change, folds=folds,
-        folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=plan_seed, jobs=jobs, device=device,
-        store=not no_store, profile=profile, extra=extra, distinct_people=distinct,
+        folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=plan_seed, new_plan=new_plan,
+        jobs=jobs, device=device, store=not no_store, profile=profile, extra=extra, distinct_people=distinct,
     )  # fmt: skip
     _check_grid(grid_words, more or [], bool(fold or base or again or profile))
     with listening(track, workspace) as listen:

@@ -3,10 +3,15 @@
 People are split, never photos: one row per person, stratified by the joint class of gender and age band
 (scikit-learn's StratifiedKFold), then expanded to photos. With one row per person this is simpler and more exact
 than StratifiedGroupKFold, whose greedy assignment only approximates the shares.
+
+A plan is drawn once. When the data grows it is extended: people keep their folds, whatever was corrected in their labels, and
+newcomers are dealt out. So runs that were trained before and after can still be scored together.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +30,7 @@ from orchestrator.core.typed import check_types
 
 __all__ = ["FoldPlan", "plan_folds", "stratum_names"]
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 KIND = "plan"
 
 
@@ -38,17 +43,44 @@ class FoldPlan:
         seed: seed of the draw.
         fold_of: person -> fold in 0..k-1, for every person.
         strata: columns that were stratified by; empty if the table has neither gender nor age.
+        ancestors: digests of the plans that it extends, the first drawn first; empty for a plan that was drawn.
     """
 
     k: int
     seed: int
     fold_of: Mapping[str, int]
     strata: tuple[str, ...]
+    ancestors: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) of k and `fold_of`: equal plans have equal digests, however they were made."""
         return digest_of({"k": self.k, "fold_of": dict(self.fold_of)})
+
+    def extended(self, people: pd.DataFrame) -> FoldPlan:
+        """The plan with a fold for everybody: whoever has one keeps it, people who left the data too.
+
+        Newcomers are dealt out by joint class, in an order drawn from the plan's seed and their names: each to the fold with
+        the fewest people of the class, and among those to the one with the fewest people. The order of rows does not matter.
+
+        Args:
+            people: one row per person, indexed by key; columns `gender` and `age` (years) where known.
+        """
+        strata = stratum_names(people)
+        is_new = ~people.index.isin(list(self.fold_of))
+        if not is_new.any():
+            return self
+        fold_of = {**self.fold_of}
+        known = [(fold_of[str(person)], stratum) for person, stratum in strata[~is_new].items()]
+        of_class, in_all = Counter(known), Counter(fold for fold, _ in known)
+        newcomers = strata[is_new]
+        for person in sorted(newcomers.index, key=lambda person: (newcomers[person], _draw(self.seed, person))):
+            stratum = newcomers[person]
+            fold = min(range(self.k), key=lambda fold: (of_class[fold, stratum], in_all[fold], fold))
+            fold_of[str(person)] = fold
+            of_class[fold, stratum] += 1
+            in_all[fold] += 1
+        return FoldPlan(self.k, self.seed, dict(sorted(fold_of.items())), self.strata, (*self.ancestors, self.digest))
 
     def folds(self, persons: pd.Series[str]) -> NDArray[np.int64]:
         """The fold of each row's person, shape (N,).
@@ -83,7 +115,10 @@ class FoldPlan:
 
     def save(self, path: Path) -> None:
         """Writes the plan as sealed JSON, atomically."""
-        body = {"k": self.k, "seed": self.seed, "strata": list(self.strata), "fold_of": dict(self.fold_of)}
+        body = {
+            "k": self.k, "seed": self.seed, "strata": list(self.strata), "ancestors": list(self.ancestors),
+            "fold_of": dict(self.fold_of),
+        }  # fmt: skip
         write_sealed(path, KIND, self.name, PLAN_FORMAT, body)
 
     @classmethod
@@ -100,7 +135,7 @@ class FoldPlan:
         """
         value = read_sealed(path, KIND, name, PLAN_FORMAT, way_out)
         try:
-            plan = cls(value["k"], value["seed"], value["fold_of"], tuple(value["strata"]))
+            plan = cls(value["k"], value["seed"], value["fold_of"], tuple(value["strata"]), tuple(value["ancestors"]))
             check_types(plan)
         except (KeyError, TypeError) as error:
             raise damaged_error(path, f"not a fold plan ({error})", way_out) from None
@@ -144,6 +179,11 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
     for fold, (_, held) in enumerate(parts):
         fold_of.update({str(person): fold for person in people.index[held]})
     return FoldPlan(k, seed, dict(sorted(fold_of.items())), strata)
+
+
+def _draw(seed: int, person: object) -> bytes:
+    """A person's place in the order in which newcomers are dealt out; the same on every machine."""
+    return hashlib.sha256(f"{seed} {person}".encode("utf-8", "surrogateescape")).digest()
 
 
 def stratum_names(people: pd.DataFrame) -> pd.Series[str]:

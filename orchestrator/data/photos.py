@@ -18,7 +18,7 @@ import pandas as pd
 
 from orchestrator.core.errors import DataError, Problem, nearest
 from orchestrator.core.files import digest_of
-from orchestrator.core.labels import CLASSES
+from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.spelling import composed
 
@@ -92,12 +92,20 @@ class Photos:
         """
         return (cache or HashCache(None)).hashes(self.paths)
 
-    def fingerprint(self, content: Sequence[str]) -> str:
-        """sha256 (hex) of the table's rows and the photos' content, independent of the root, file times and the disk's
-        Unicode form of names."""
-        rows = self.table.assign(path=self.table["path"].map(composed)).astype(object)
+    def fingerprint(self, content: Sequence[str], labels: Iterable[str] = TASKS) -> str:
+        """sha256 (hex) of paths, people, some columns of labels and the photos' content.
+
+        It is independent of the root, file times and the disk's Unicode form of names.
+
+        Args:
+            content: sha256 of each photo.
+            labels: columns of labels; those that the table has count.
+        """
+        known = {"path", "person", *labels}
+        columns = [column for column in self.table.columns if column in known]
+        rows = self.table[columns].assign(path=self.table["path"].map(composed)).astype(object)
         rows = rows.where(rows.notna(), None)
-        return digest_of([list(self.table.columns), rows.to_numpy().tolist(), list(content)])
+        return digest_of([columns, rows.to_numpy().tolist(), list(content)])
 
 
 def check_class_name(column: str, value: object, where: str) -> tuple[str | None, Problem | None]:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from orchestrator.artifacts.arguments import source_arguments
 from orchestrator.artifacts.cards import WEIGHTS
 from orchestrator.artifacts.ensembles import (
     DISAGREEMENTS,
@@ -29,6 +30,7 @@ from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.combining.combiners import Combined, Combiner
+from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, PlanError, WorkspaceError
 from orchestrator.core.files import atomic, sha256_of
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, decompose
@@ -39,6 +41,7 @@ from orchestrator.ensembling.choosing import make_ensemble_current
 from orchestrator.ensembling.evaluation import Evaluation
 from orchestrator.ensembling.external import ExternalTable
 from orchestrator.ensembling.learning import Learner, StrategyLearner, plain_combiner
+from orchestrator.ensembling.newest_labels import newest_labels
 from orchestrator.ensembling.out_of_fold import (
     OutOfFold,
     added_by,
@@ -49,6 +52,9 @@ from orchestrator.ensembling.out_of_fold import (
     singles,
     with_external,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.specialist import Specialist
 
 __all__ = ["BuiltEnsemble", "Scored", "build_ensemble"]
 
@@ -103,35 +109,38 @@ def build_ensemble(
     workspace: Workspace,
     strategy: Strategy,
     runs: Mapping[str, Sequence[RunRecord]],
+    specialists: Mapping[str, Specialist],
     scored: bool = True,
     external: Sequence[ExternalTable] = (),
 ) -> BuiltEnsemble:
     """Scores the chosen runs out of fold and saves them as an ensemble.
 
-    It becomes the current one, unless the current one has a score and it has none, or it covers fewer people.
+    It becomes the current one, unless the current one has a score and it has none, or it covers fewer people. Where labels
+    were corrected between its runs, it is scored against the newest ones.
 
     Args:
         workspace: workspace in which it is saved.
         strategy: how their answers become one.
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
-        scored: whether to score it; runs of several plans or data sets allow only an ensemble for prediction, without scores.
+        specialists: task -> specialist, whose function gives the codes of labels.
+        scored: whether to score it; runs of several plans or sets of photos allow only an ensemble without scores.
         external: external tables, each with the weight of one run; scored where they name the fold that answered.
 
     Raises:
         ConfigError: the strategy learns from out-of-fold answers, and there are none.
-        PlanError: the runs follow different plans or data sets, so no out-of-fold score exists.
+        PlanError: the runs follow different plans or sets of photos, so no out-of-fold score exists.
         DamagedError: a file of a member is missing or damaged.
         LeakError: a table judges people that its member has seen, or may have.
     """
     members, asked = _members(workspace, runs), " ".join(strategy.options)
-    why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
+    why_none = _unscorable(workspace, runs) if scored else "left out as asked (--no-score)."
     if why_none and strategy.learns:
         raise ConfigError(f"{asked} learns from out-of-fold answers, and there are none: {why_none}")
-    out_of_fold = (
-        None
-        if why_none
-        else join({run.id: held_out_of(workspace, run) for of_task in runs.values() for run in of_task})
-    )
+    chosen = [run for of_task in runs.values() for run in of_task]
+    out_of_fold = None if why_none else join({run.id: held_out_of(workspace, run) for run in chosen})
+    labels = None if out_of_fold is None else newest_labels(workspace, chosen, out_of_fold.photos["path"], specialists)
+    if out_of_fold is not None and labels is not None:
+        out_of_fold = replace(out_of_fold, truth=labels.truth)
     confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if out_of_fold is None else out_of_fold.mean_confidence
     external = [table.softened(confidence) for table in external]
     sources = _sources(external, out_of_fold)
@@ -145,9 +154,10 @@ def build_ensemble(
         out_of_fold = with_external(out_of_fold, external, plan_of(workspace, runs[TASKS[0]][0]))
     learner = StrategyLearner(strategy)
     scores = None if out_of_fold is None else _score(out_of_fold, learner)
-    record = _record(strategy, learner, members, sources, runs, scores, why_none)
+    outdated = {} if labels is None else labels.outdated
+    record = replace(_record(strategy, learner, members, sources, runs, scores, why_none), outdated_labels=outdated)
     with workspace.lock():
-        deleted = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
+        deleted = [run.id for run in chosen if not (run.folder / RECORD).is_file()]
         if deleted:
             raise WorkspaceError(f"{', '.join(deleted)}: deleted by another command meanwhile. Choose other runs.")
         writers: dict[str, Callable[[Path], None]] = {
@@ -165,9 +175,6 @@ def build_ensemble(
 
 def _score(out_of_fold: OutOfFold, learner: Learner) -> Scored:
     fitted, combiner, plain = cross_fit(out_of_fold, learner), fitted_to(out_of_fold, learner), dict[str, float]()
-    combined = fitted.combine(out_of_fold)
-    if learner.learns:
-        plain = _macro_f1s(out_of_fold, combiner.combine(out_of_fold.answers, out_of_fold.persons))
     combined = fitted.combine(out_of_fold)
     if learner.learns:
         plain = _macro_f1s(out_of_fold, combiner.combine(out_of_fold.answers, out_of_fold.persons))
@@ -266,11 +273,11 @@ def _sources(external: Sequence[ExternalTable], out_of_fold: OutOfFold | None) -
     return sources
 
 
-def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
+def _unscorable(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> str:
     """Why the runs have no out-of-fold score; empty when they have one.
 
     Raises:
-        PlanError: the runs mix fold plans or data sets.
+        PlanError: the runs mix fold plans or sets of photos.
     """
     way_out = "Choose runs of one plan with --members, or build it for prediction only with --no-score."
     without = [run.id for task in runs for run in runs[task] if run.plan is None]
@@ -278,19 +285,46 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
         return f"{', '.join(without)}: trained on everything (--folds 0), so no photo is held out."
     plans = {run.plan.digest: run for task in runs for run in runs[task] if run.plan}
     if len(plans) > 1:
+        outgrown = _outgrown(workspace, plans)
+        if outgrown:
+            raise PlanError(f"{outgrown} Or build it for prediction only with --no-score.")
         differing = "; ".join(
             f"{run.id}: plan {digest[:12]}, {run.plan.k} folds" for digest, run in plans.items() if run.plan
         )
         raise PlanError(
             f"the runs follow different fold plans ({differing}), which never mix in one out-of-fold score. {way_out}"
         )
-    data = {run.data.fingerprint: run for task in runs for run in runs[task]}
-    if len(data) > 1:
-        differing = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
+    photo_sets = {run.data.photo_set: run for task in runs for run in runs[task]}
+    if len(photo_sets) > 1:
+        differing = "; ".join(
+            f"{run.id}: {run.data.photos:,} photos, {digest[:12]}" for digest, run in photo_sets.items()
+        )
         raise PlanError(
-            f"the runs were trained on different data ({differing}), which never mix in one score. {way_out}"
+            f"the runs were trained on different photos ({differing}), which never mix in one score. {way_out}"
         )
     return ""
+
+
+def _outgrown(workspace: Workspace, runs: Mapping[str, RunRecord]) -> str:
+    """Which runs were trained before others' plan was extended by new people, with the way out; empty if that is not so.
+
+    Args:
+        workspace: workspace of the runs.
+        runs: digest of a plan -> one of the runs that follow it.
+    """
+    plans = {digest: plan_of(workspace, run) for digest, run in runs.items()}
+    newest = max(plans.values(), key=lambda plan: len(plan.ancestors))
+    if not set(plans) <= {newest.digest, *newest.ancestors}:
+        return ""
+    grown, behind = runs[newest.digest], [run for digest, run in runs.items() if digest != newest.digest]
+    train = " and ".join(
+        f"`{orch('train', run.task, *source_arguments(grown), workspace=workspace.root)}`" for run in behind
+    )
+    names = " and ".join(run.id for run in behind)
+    return (
+        f"{names} {'was' if len(behind) == 1 else 'were'} trained before people joined the folds that {grown.id} follows, and "
+        f"can have no score with it. Train on the new people too: {train}."
+    )
 
 
 def _answers_of(scores: Scored) -> ScoredAnswers:

@@ -235,6 +235,6 @@ def _photos(
     photos = read(source, columns if columns is not None else run.data.columns, distinct=True)
     photos.require(specialist.columns, f"the {run.task} specialist")
     content = photos.content(workspace.hashes())
-    if photos.fingerprint(content) != run.data.fingerprint:
+    if photos.fingerprint(content, ()) != run.data.photo_set:
         raise DataError(f"{source}: not the photos that {run.id} was trained on. Name where those are: `{again}`.")
     return photos, content

@@ -9,20 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from orchestrator.artifacts.origins import save_photo_hashes, save_plan
+from orchestrator.artifacts.origins import save_extra_hashes, save_plan, save_table
 from orchestrator.artifacts.provenance import ExtraPhotos, TrainingData
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DataError, Mistakes, Problem, quantity
 from orchestrator.core.files import absolute_text
 from orchestrator.data.check import duplicates
 from orchestrator.data.extra import Extra, read_extra
-from orchestrator.data.folds import FoldPlan, plan_folds
+from orchestrator.data.folds import FoldPlan
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import check_command, read
 from orchestrator.pipeline.checks import check_class_counts, log_extra
+from orchestrator.pipeline.fold_plans import ChosenPlan, choose_plan
 from orchestrator.pipeline.settings import Settings
+from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
 
 __all__ = ["Dataset", "Tables", "load_dataset", "log_notes", "read_tables"]
@@ -38,15 +41,20 @@ class Tables:
 
     Attributes:
         photos: the validated table.
-        plan: the fold plan; also None if everything is trained on.
+        chosen: the fold plan; also None if everything is trained on.
         extra: the extra photos; also None if there are none.
         notes: warnings about the tables.
     """
 
     photos: Photos | None = None
-    plan: FoldPlan | None = None
+    chosen: ChosenPlan | None = None
     extra: Extra | None = None
     notes: list[Problem] = field(default_factory=list)
+
+    @property
+    def plan(self) -> FoldPlan | None:
+        """The fold plan; None if everything is trained on, or if there are mistakes."""
+        return None if self.chosen is None else self.chosen.plan
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,8 @@ class Dataset:
     Attributes:
         photos: the validated table.
         content: sha256 of every photo, in the table's order.
-        fingerprint: digest of table and content.
-        plan: the fold plan; None if everything is trained on.
+        table: digest of photos, people and all labels, under which the workspace keeps them.
+        chosen: the fold plan; None if everything is trained on.
         folds: the folds to train; [None] without a plan.
         extra: the extra photos; None if there are none.
         extra_content: sha256 of each extra photo.
@@ -65,16 +73,40 @@ class Dataset:
 
     photos: Photos
     content: list[str]
-    fingerprint: str
-    plan: FoldPlan | None
+    table: str
+    chosen: ChosenPlan | None
     folds: list[int | None]
     extra: Extra | None = None
     extra_content: Sequence[str] = ()
 
     @property
+    def plan(self) -> FoldPlan | None:
+        """The fold plan; None if everything is trained on."""
+        return None if self.chosen is None else self.chosen.plan
+
+    @property
     def tables(self) -> Tables:
         """The tables that it was made from."""
-        return Tables(self.photos, self.plan, self.extra)
+        return Tables(self.photos, self.chosen, self.extra)
+
+    @cached_property
+    def photo_set(self) -> str:
+        """Digest of photos and people, whatever their labels."""
+        return self.photos.fingerprint(self.content, ())
+
+    @cached_property
+    def _fingerprints(self) -> dict[frozenset[str], str]:
+        return {}
+
+    def fingerprint(self, specialist: Specialist, recipe: Recipe) -> str:
+        """Digest of photos, people, and those labels that a specialist learns from by a recipe.
+
+        What is corrected in other columns changes nothing that it would learn.
+        """
+        labels = frozenset((*specialist.columns, *(("mask",) if recipe.draws_by_mask else ())))
+        if labels not in self._fingerprints:
+            self._fingerprints[labels] = self.photos.fingerprint(self.content, labels)
+        return self._fingerprints[labels]
 
     def extra_of(self, specialist: Specialist) -> str | None:
         """Fingerprint of the extra photos that a specialist learns from; None if none has its labels."""
@@ -82,14 +114,15 @@ class Dataset:
             return None
         return self.extra.fingerprint(self.extra_content)
 
-    def about(self, settings: Settings, specialist: Specialist) -> TrainingData:
+    def about(self, settings: Settings, specialist: Specialist, recipe: Recipe) -> TrainingData:
         """What a run's record says of its data."""
-        fingerprint, extra = self.extra_of(specialist), None
-        if self.extra is not None and fingerprint is not None:
-            extra = ExtraPhotos(tuple(map(absolute_text, self.extra.sources)), fingerprint, len(self.extra))
+        of_extra, extra = self.extra_of(specialist), None
+        if self.extra is not None and of_extra is not None:
+            extra = ExtraPhotos(tuple(map(absolute_text, self.extra.sources)), of_extra, len(self.extra))
         return TrainingData(
             absolute_text(settings.data), self.photos.layout, dict(settings.columns), settings.distinct_people,
-            self.fingerprint, len(self.photos), len(self.photos.people), extra,
+            self.fingerprint(specialist, recipe), self.photo_set, self.table, len(self.photos), len(self.photos.people),
+            extra,
         )  # fmt: skip
 
 
@@ -101,22 +134,23 @@ def read_tables(settings: Settings, specialists: Mapping[str, Specialist], mista
         specialists: task -> specialist, whose columns are needed.
         mistakes: collects the mistakes.
     """
-    photos, plan, extra = None, None, None
+    photos, chosen, extra = None, None, None
     notes: list[Problem] = []
     with mistakes.collect():
         photos = read(settings.data, settings.columns, settings.distinct_people)
         for task, specialist in specialists.items():
             with mistakes.collect():
                 photos.require(specialist.columns, f"the {task} specialist")
-        plan = plan_folds(photos.people, settings.folds, settings.plan_seed or 0) if settings.folds else None
+        chosen = choose_plan(settings, photos.people)
     with mistakes.collect():
         extra = read_extra(settings.extra) if settings.extra else None
         if extra is not None and photos is not None:
             notes += extra.check_people(photos, settings.distinct_people)
     if photos is not None:
         with mistakes.collect():
+            plan = None if chosen is None else chosen.plan
             notes += check_class_counts(photos, specialists, plan, bool(settings.extra))
-    return Tables(photos, plan, extra, notes)
+    return Tables(photos, chosen, extra, notes)
 
 
 def load_dataset(
@@ -137,7 +171,7 @@ def load_dataset(
     photos, plan, extra = tables.photos, tables.plan, tables.extra
     assert photos is not None  # else an error was raised
     if plan is not None:
-        plan = save_plan(workspace, plan)
+        save_plan(workspace, plan)
     content = photos.content(workspace.hashes())
     leaks = [problem for problem in duplicates(photos, content) if problem.fatal]
     if leaks:
@@ -147,12 +181,13 @@ def load_dataset(
         extra_content = HashCache(workspace.cache / "extra_hashes.json").hashes(extra.paths)
         extra.check(photos, content, extra_content, plan)
         log_extra(extra, photos, specialists)
-        save_photo_hashes(workspace, extra.fingerprint(extra_content), extra_content)
-    fingerprint = photos.fingerprint(content)
-    save_photo_hashes(workspace, fingerprint, content)
+        save_extra_hashes(workspace, extra.fingerprint(extra_content), extra_content)
+    table = save_table(workspace, photos, content)
     folds: list[int | None] = [None] if plan is None else list(range(settings.folds_used or plan.k))
-    dataset = Dataset(photos, content, fingerprint, plan, folds, extra, extra_content)
+    dataset = Dataset(photos, content, table, tables.chosen, folds, extra, extra_content)
     log.info(_summary(dataset))
+    if tables.chosen is not None and (about := tables.chosen.about(photos.people)):
+        log.info(about)
     return dataset
 
 

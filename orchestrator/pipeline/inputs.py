@@ -69,7 +69,11 @@ class Inputs:
         """What members of a task that are trained from these inputs depend on."""
         plan = self.data.plan.digest if self.data.plan else None
         recipe, weights = self.recipes[task].digest(), self.weights[task].sha256
-        return Ingredients(task, recipe, weights, self.data.fingerprint, plan, self.extra_of(task))
+        return Ingredients(task, recipe, weights, self.fingerprint_of(task), plan, self.extra_of(task))
+
+    def fingerprint_of(self, task: str) -> str:
+        """Digest of photos, people, and those labels that a task learns from by its recipe."""
+        return self.data.fingerprint(self.specialists[task], self.recipes[task])
 
     def extra_of(self, task: str) -> str | None:
         """Fingerprint of the extra photos that a task learns from; None if it learns from none."""
@@ -161,7 +165,7 @@ def _recipe_warnings(
     for task, recipe in recipes.items():
         for problem in lint(specialists[task], recipe):
             yield f"{task}.{problem}"
-        if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in tables.photos.table:
+        if recipe.draws_by_mask and "mask" not in tables.photos.table:
             yield f"the data has no mask column: {task} draws any photo of a person."
         if warning := loading_warning(task, recipe, device, len(tables.photos.table)):
             yield warning

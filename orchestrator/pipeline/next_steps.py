@@ -108,10 +108,10 @@ def _trainable(run: RunRecord, tasks: Sequence[str], specialists: Mapping[str, S
 
 
 def _is_compatible(workspace: Workspace, task: str, run: RunRecord) -> bool:
-    """Whether a specialist's current run has held out the same people of the same data as another run."""
+    """Whether a specialist's current run has held out the same photos of the same people as another run."""
     try:
         current = workspace.current_run(task)
     except WorkspaceError:  # there is none, or it is damaged, which `orch ensemble` reports
         return False
-    origin, current_origin = ((record.data.fingerprint, record.plan_digest, record.folds) for record in (run, current))
+    origin, current_origin = ((record.data.photo_set, record.plan_digest, record.folds) for record in (run, current))
     return origin == current_origin

@@ -241,7 +241,7 @@ def _labelled(run_job: RunJob, photos: pd.DataFrame) -> dict[str, NDArray[Any]]:
     from orchestrator.networks.heads import head_of
 
     recipe, specialist = run_job.inputs.recipes[run_job.run.task], run_job.specialist
-    by_mask = recipe.draw_by == "mask" and "mask" in photos
+    by_mask = recipe.draws_by_mask and "mask" in photos
     kinds = [max(0, _mask_code(name)) for name in photos["mask"]] if by_mask else np.zeros(len(photos))
     return {
         "truth": specialist.label(photos),
@@ -280,6 +280,6 @@ def _job(run_job: RunJob, fold: int | None, rows: TrainingRows) -> MemberJob:
         device=inputs.device,
         origin=Origin(
             run=run.id, plan_digest=inputs.data.plan.digest if inputs.data.plan else None,
-            data_fingerprint=inputs.data.fingerprint, extra_fingerprint=run.extra, versions=versions(), record=run.as_json(),
+            data_fingerprint=run.data.fingerprint, extra_fingerprint=run.extra, versions=versions(), record=run.as_json(),
         ),
     )  # fmt: skip

@@ -119,7 +119,8 @@ def _recorded_settings(
     folds, plan_seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)
     return replace(
         options, data=source, workspace=workspace.root, columns=run.data.columns, recipes=(), changes=(), folds=folds,
-        plan_seed=plan_seed, folds_used=0, seed=run.seed, extra=tables, distinct_people=run.data.distinct_people,
+        plan_seed=plan_seed, follow=run.id, new_plan=False, folds_used=0, seed=run.seed, extra=tables,
+        distinct_people=run.data.distinct_people,
     )  # fmt: skip
 
 
@@ -153,7 +154,7 @@ def _refuse_derived(run: RunRecord) -> None:
 
 def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
     """Rejects a run whose photos, plan, weights or extra photos have changed since it was started."""
-    if inputs.data.fingerprint != run.data.fingerprint:
+    if inputs.fingerprint_of(run.task) != run.data.fingerprint:
         raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
     digest = inputs.data.plan.digest if inputs.data.plan else None
     for origin, present, recorded in (

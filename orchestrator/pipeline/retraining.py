@@ -84,8 +84,14 @@ def starting_point(
         WeightsError: a recipe's weights are not a file.
         WorkspaceError: there is no such run; or none is current though there are some.
     """
+    if folds and settings.new_plan:
+        raise ConfigError(
+            "--new-plan holds other people out, and --fold shares the members of a run: leave one of them out."
+        )
     run = _base_run(settings.workspace, specialist.name, base, bool(folds))
     resolved = _resolve_plan(settings, specialist.name, folds, run)
+    if folds and run is not None:
+        resolved = replace(resolved, follow=run.id)
     _check_fold_numbers(folds, resolved.folds)
     if folds and run is not None:
         _check_same_plan(run, resolved)
@@ -207,8 +213,8 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
             f"--fold: {parent.id} was trained with other extra photos: members of different data never mix. Give the "
             "same --extra, or retrain the whole specialist (without --fold)."
         )
-    if parent.data.fingerprint != inputs.data.fingerprint:
+    if parent.data.fingerprint != inputs.fingerprint_of(parent.task):
         raise ConfigError(
-            f"--fold: the photos changed since {parent.id} was trained: members of different data never mix. "
+            f"--fold: the photos or their labels changed since {parent.id} was trained: members of different data never mix. "
             "Retrain the whole specialist (without --fold)."
         )

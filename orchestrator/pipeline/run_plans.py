@@ -118,7 +118,7 @@ class RunPlan:
             changes=changes_of(settings, specialist, base),
             recipe=self.recipe.model_dump(mode="json"), chosen=self.recipe.chosen, seed=settings.seed, folds=folds,
             plan=None if plan is None else PlanKey(plan.digest, plan.k, plan.seed),
-            data=inputs.data.about(settings, specialist),
+            data=inputs.data.about(settings, specialist, self.recipe),
             initial_weights=WeightsSource(self.recipe.weights, inputs.weights[self.task].sha256),
             threads=threads, device=inputs.device,
             environment=environment_of(inputs.device),

@@ -58,6 +58,8 @@ class Settings:
         folds_used: number of the plan's first folds to train, 1 for a single split; 0: all.
         seed: seed of the training.
         plan_seed: seed of the fold plan; None: as in the run that training starts from or the current runs, or 0.
+        new_plan: whether to draw a fold plan though the workspace has one for people of the data.
+        follow: id of the run whose fold plan is followed; None: the newest that knows people of the data.
         jobs: members trained at once; 0: automatic.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         store: whether to decode each photo once, into the workspace's pixel store.
@@ -81,6 +83,8 @@ class Settings:
     folds_used: int = 0
     seed: int = 0
     plan_seed: int | None = None
+    new_plan: bool = False
+    follow: str | None = None
     jobs: int = 0
     device: str = "auto"
     store: bool = True

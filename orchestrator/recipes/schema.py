@@ -254,6 +254,11 @@ class Recipe(BaseModel):
         return tuple(sorted(set(views)))
 
     @property
+    def draws_by_mask(self) -> bool:
+        """Whether an epoch's photo of a person is drawn by the states of the mask, so that their labels matter."""
+        return self.sampling == "per_person" and self.draw_by == "mask"
+
+    @property
     def geometry(self) -> Geometry:
         """Crop and size of the network's input."""
         return Geometry(

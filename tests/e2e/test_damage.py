@@ -24,6 +24,7 @@ import pandas as pd
 import pytest
 
 from orchestrator.core.strategies import Strategy
+from orchestrator.specialists import SPECIALISTS
 from tests.conftest import Done, tiny
 
 Orch = Callable[..., Done]
@@ -85,7 +86,6 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     from orchestrator.pipeline.retraining import starting_point
     from orchestrator.pipeline.settings import Settings
     from orchestrator.pipeline.training import retrain
-    from orchestrator.specialists import SPECIALISTS
     from tests.conftest import TINY, Silent
 
     folder = tmp_path_factory.mktemp("damage") / "a b"
@@ -99,8 +99,9 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     old.parent.mkdir()
     info = pd.read_csv(people / "eval" / "info.csv")
     info.assign(ans=[row % 18 for row in range(len(info))]).to_csv(old, index=False)
-    build_ensemble(workspace, Strategy.parse(), choose_runs(workspace, ["age=age-0001"]), external=[read_external(old)])
-    build_ensemble(workspace, Strategy.parse(), choose_runs(workspace, ["age=age-0002"]))
+    first, second = (choose_runs(workspace, [f"age={run}"]) for run in ("age-0001", "age-0002"))
+    build_ensemble(workspace, Strategy.parse(), first, SPECIALISTS, external=[read_external(old)])
+    build_ensemble(workspace, Strategy.parse(), second, SPECIALISTS)
     for name in ("soft-0001", "soft-0002"):
         write_sealed(
             folder / name / "cascade.json", "cascade", name, 2, {"cascade": {"rate": 0.0, "sure": None, "spread": {}}}

@@ -16,6 +16,7 @@ from orchestrator.core.strategies import Strategy
 from orchestrator.ensembling import build as ensembling
 from orchestrator.ensembling.build import build_ensemble
 from orchestrator.ensembling.out_of_fold import OutOfFold
+from orchestrator.specialists import SPECIALISTS
 from tests.conftest import Done, tiny, train
 
 Orch = Callable[..., Done]
@@ -39,7 +40,7 @@ def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(
 
     monkeypatch.setattr(space, "lock", DeletedFirst)
     with pytest.raises(WorkspaceError, match="mask-0001: deleted by another command"):
-        build_ensemble(space, Strategy.parse(), runs)
+        build_ensemble(space, Strategy.parse(), runs, SPECIALISTS)
     assert not list(three_runs.glob("soft-*"))
 
 
