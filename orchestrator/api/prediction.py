@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.data.contest import Eval
     from orchestrator.ensembling.build import BuiltEnsemble
     from orchestrator.ensembling.external import ExternalRows
+    from orchestrator.ensembling.growth import LaterAnswers
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.cascade_measurement import Measured
     from orchestrator.inference.engine_selection import PredictorOnEngines
@@ -106,6 +107,9 @@ def ensemble(
     members: Sequence[str] = (),
     external: Sequence[PathLike] = (),
     scored: bool = True,
+    data: PathLike | None = None,
+    device: str = "auto",
+    listen: Listener = ignore_events,
 ) -> BuiltEnsemble:
     """Fuses runs, scores them out of fold, and saves the ensemble, which becomes the current one: `orch ensemble`.
 
@@ -117,7 +121,11 @@ def ensemble(
         pool_people: learn how a person's photos answer together for age and gender; the scores are of these answers.
         members: `TASK=RUN` or `TASK=RUN,RUN`; other tasks use their current run.
         external: tables of probabilities, or old submissions, that vote too.
-        scored: whether to score it; runs of different plans cannot be scored.
+        scored: whether to score it; runs that hold people out in different folds cannot be scored.
+        data: where the newest run's photos are now, for people who joined after other runs were trained; None: where they
+            were.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; answers for these people.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: runs that are missing, unfinished, damaged, or do not fit together.
@@ -137,7 +145,7 @@ def ensemble(
     mistakes.raise_if_any()
     opened_workspace = Workspace(workspace)
     runs = choose_runs(opened_workspace, members)
-    from orchestrator.ensembling.build import build_ensemble
+    from orchestrator.ensembling.build import build_ensemble, why_unscored
     from orchestrator.ensembling.external import deduplicated, read_external
 
     tables, duplicate_notes = deduplicated([read_external(path) for path in files])
@@ -145,7 +153,13 @@ def ensemble(
         log.warning(note)
     from orchestrator.specialists import SPECIALISTS
 
-    built = build_ensemble(opened_workspace, parsed, runs, SPECIALISTS, scored=scored, external=tables)
+    later: Mapping[str, LaterAnswers] = {}
+    if scored and not why_unscored(opened_workspace, runs):
+        from orchestrator.pipeline.later_answers import later_answers
+
+        chosen = [run for of_task in runs.values() for run in of_task]
+        later = later_answers(opened_workspace, chosen, device, path_or_none(data), listen)
+    built = build_ensemble(opened_workspace, parsed, runs, SPECIALISTS, scored=scored, external=tables, later=later)
     if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
 

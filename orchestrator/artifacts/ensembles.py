@@ -191,6 +191,8 @@ class EnsembleRecord:
         added_by: run or table -> what it adds to the label's macro F1.
         outdated_labels: run -> number of scored photos whose label it has learned otherwise than the newest labels, against
             which the ensemble is scored; only runs that have any.
+        later_people: run -> number of scored people who joined the data after it was trained, for whom all its members answer;
+            only runs that have any.
         disagreements: how many photos soft and hard votes answer differently.
         files: file beside the record -> sha256.
     """
@@ -210,6 +212,7 @@ class EnsembleRecord:
     single: Mapping[str, tuple[VoterScores, ...]] = field(default_factory=dict)
     added_by: Mapping[str, Difference] = field(default_factory=dict)
     outdated_labels: Mapping[str, int] = field(default_factory=dict)
+    later_people: Mapping[str, int] = field(default_factory=dict)
     disagreements: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     combiners_by_fold: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -327,7 +330,7 @@ class EnsembleRecord:
             "strategy": self.strategy.words, "calibrate": self.strategy.calibrate, "decide": self.strategy.decide,
             "pool_people": self.strategy.pool_people,
         }  # fmt: skip
-        for name in ("combiners_by_fold", "plain", "alone", "outdated_labels"):
+        for name in ("combiners_by_fold", "plain", "alone", "outdated_labels", "later_people"):
             if not value[name]:
                 del value[name]
         members = {

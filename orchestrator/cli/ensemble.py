@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.bars import bars
 from orchestrator.cli.console import (
     deferred_messages,
     grid,
@@ -16,7 +17,14 @@ from orchestrator.cli.console import (
     score_text,
     stdout_console,
 )
-from orchestrator.cli.options import CALIBRATE_WORDS, DECIDE_WORDS, STRATEGY_WORDS, JsonOption, WorkspaceOption
+from orchestrator.cli.options import (
+    CALIBRATE_WORDS,
+    DECIDE_WORDS,
+    STRATEGY_WORDS,
+    DeviceOption,
+    JsonOption,
+    WorkspaceOption,
+)
 from orchestrator.cli.scores import print_labels, print_scores
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import quantity
@@ -55,13 +63,19 @@ def ensemble(
         typer.Option("--with", help="A table of probabilities or an old submission that votes too."),
     ] = [],
     no_score: Annotated[
-        bool, typer.Option("--no-score", help="For prediction only; runs of different plans need this.")
+        bool, typer.Option("--no-score", help="For prediction only; runs of unrelated plans need this.")
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="Where the newest run's photos are now, if they were moved since."),
+    ] = None,
+    device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Fuse the specialists' runs, score them out of fold, and save the ensemble for prediction.
 
-    Every photo is judged by members that did not see its person. No image is read; this takes seconds.
+    Every photo is judged by members that did not see its person. No image is read; this takes seconds. Only if people joined
+    the data after a run was trained, its members answer for their photos once.
 
     \b
     Examples:
@@ -76,7 +90,7 @@ def ensemble(
     """
     from orchestrator import api
 
-    with deferred_messages() as notes:
+    with deferred_messages() as notes, bars() as listen:
         built = api.ensemble(
             workspace=workspace,
             strategy=strategy,
@@ -86,6 +100,9 @@ def ensemble(
             members=[*members, *(more or [])],
             external=external,
             scored=not no_score,
+            data=data,
+            device=device,
+            listen=listen,
         )
     for task, chosen in built.record.runs.items():
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
@@ -142,14 +159,19 @@ def print_built(built: BuiltEnsemble) -> None:
             "Each fold's best epoch was chosen by the same people's score, so scores are slightly too high; "
             "the interval draws people, each with all photos."
         )
-        _print_outdated(record, label.scores.counts.sum())
+        _print_history(record, label.scores.counts.sum(), label.people)
     print_result(f"saved: {record.folder}")
     if scored is not None:
         print_result(f"picture: {record.scores_picture}")
 
 
-def _print_outdated(record: EnsembleRecord, photos: int) -> None:
-    """Which runs have learned from labels that were corrected since."""
+def _print_history(record: EnsembleRecord, photos: int, people: int) -> None:
+    """Which runs were trained before people joined the data, or before labels were corrected."""
+    for run, joined in record.later_people.items():
+        print_result(
+            f"{run} was trained before {joined:,} of these {people:,} people joined: all its members answer for them, as for new "
+            "people; its score on them is a little better than out of fold."
+        )
     for run, corrected in record.outdated_labels.items():
         print_result(
             f"{run} learned from older labels: {corrected:,} of {photos:,} photos have another one now, by which all are scored."

@@ -26,6 +26,7 @@ __all__ = [
     "StageProgress",
     "TrainingEnded",
     "TrainingStarted",
+    "counted",
     "forward_to_all",
     "ignore_events",
     "progress_callback",
@@ -175,6 +176,18 @@ def forward_to_all(*listeners: Listener) -> Listener:
             listener(event)
 
     return listen
+
+
+def counted(done: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """A callback that is given how many more are done, and reports (done, total)."""
+    so_far = 0
+
+    def more(number: int) -> None:
+        nonlocal so_far
+        so_far += number
+        done(so_far, total)
+
+    return more
 
 
 def progress_callback(listen: Listener, stage: Stage) -> Callable[[int, int], None]:

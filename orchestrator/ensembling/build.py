@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.artifacts.arguments import source_arguments
 from orchestrator.artifacts.cards import WEIGHTS
 from orchestrator.artifacts.ensembles import (
     DISAGREEMENTS,
@@ -25,13 +24,12 @@ from orchestrator.artifacts.ensembles import (
 )
 from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.members import check_member
-from orchestrator.artifacts.origins import plan_of
+from orchestrator.artifacts.origins import plan_of, table_of
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.combining.combiners import Combined, Combiner
-from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, PlanError, WorkspaceError
+from orchestrator.core.errors import ConfigError, WorkspaceError
 from orchestrator.core.files import atomic, sha256_of
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, decompose
 from orchestrator.core.metrics import macro_f1
@@ -40,6 +38,7 @@ from orchestrator.data.lines import write_rows
 from orchestrator.ensembling.choosing import make_ensemble_current
 from orchestrator.ensembling.evaluation import Evaluation
 from orchestrator.ensembling.external import ExternalTable
+from orchestrator.ensembling.growth import LaterAnswers, check_one_family, join_grown, newest_run
 from orchestrator.ensembling.learning import Learner, StrategyLearner, plain_combiner
 from orchestrator.ensembling.newest_labels import newest_labels
 from orchestrator.ensembling.out_of_fold import (
@@ -56,7 +55,7 @@ from orchestrator.ensembling.out_of_fold import (
 if TYPE_CHECKING:
     from orchestrator.specialist import Specialist
 
-__all__ = ["BuiltEnsemble", "Scored", "build_ensemble"]
+__all__ = ["BuiltEnsemble", "Scored", "build_ensemble", "why_unscored"]
 
 NAMES = {**CLASSES, "label": LABELS}
 """Task, or `label` -> names of its classes."""
@@ -112,6 +111,7 @@ def build_ensemble(
     specialists: Mapping[str, Specialist],
     scored: bool = True,
     external: Sequence[ExternalTable] = (),
+    later: Mapping[str, LaterAnswers] | None = None,
 ) -> BuiltEnsemble:
     """Scores the chosen runs out of fold and saves them as an ensemble.
 
@@ -123,24 +123,24 @@ def build_ensemble(
         strategy: how their answers become one.
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
         specialists: task -> specialist, whose function gives the codes of labels.
-        scored: whether to score it; runs of several plans or sets of photos allow only an ensemble without scores.
+        scored: whether to score it; runs that hold people out in different folds allow only an ensemble without scores.
         external: external tables, each with the weight of one run; scored where they name the fold that answered.
+        later: run -> its answers for photos that joined the data later, for each run that was not trained on all photos of
+            the newest run.
 
     Raises:
         ConfigError: the strategy learns from out-of-fold answers, and there are none.
-        PlanError: the runs follow different plans or sets of photos, so no out-of-fold score exists.
+        PlanError: the runs hold people out in different folds, so no out-of-fold score exists.
         DamagedError: a file of a member is missing or damaged.
         LeakError: a table judges people that its member has seen, or may have.
     """
+    later = later or {}
     members, asked = _members(workspace, runs), " ".join(strategy.options)
-    why_none = _unscorable(workspace, runs) if scored else "left out as asked (--no-score)."
+    why_none = why_unscored(workspace, runs) if scored else "left out as asked (--no-score)."
     if why_none and strategy.learns:
         raise ConfigError(f"{asked} learns from out-of-fold answers, and there are none: {why_none}")
     chosen = [run for of_task in runs.values() for run in of_task]
-    out_of_fold = None if why_none else join({run.id: held_out_of(workspace, run) for run in chosen})
-    labels = None if out_of_fold is None else newest_labels(workspace, chosen, out_of_fold.photos["path"], specialists)
-    if out_of_fold is not None and labels is not None:
-        out_of_fold = replace(out_of_fold, truth=labels.truth)
+    out_of_fold, outdated = (None, {}) if why_none else _joined(workspace, chosen, specialists, later)
     confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if out_of_fold is None else out_of_fold.mean_confidence
     external = [table.softened(confidence) for table in external]
     sources = _sources(external, out_of_fold)
@@ -151,11 +151,14 @@ def build_ensemble(
             "answers for no held-out photo: leave it out, or choose a strategy that does not learn."
         )
     if out_of_fold is not None and external:
-        out_of_fold = with_external(out_of_fold, external, plan_of(workspace, runs[TASKS[0]][0]))
+        out_of_fold = with_external(out_of_fold, external, plan_of(workspace, newest_run(chosen)))
     learner = StrategyLearner(strategy)
     scores = None if out_of_fold is None else _score(out_of_fold, learner)
-    outdated = {} if labels is None else labels.outdated
-    record = replace(_record(strategy, learner, members, sources, runs, scores, why_none), outdated_labels=outdated)
+    record = _record(strategy, learner, members, sources, newest_run(chosen), scores, why_none)
+    later_people = {} if scores is None else {run: answers.photos.people for run, answers in later.items()}
+    record = replace(
+        record, outdated_labels=outdated, later_people={run: people for run, people in later_people.items() if people}
+    )
     with workspace.lock():
         deleted = [run.id for run in chosen if not (run.folder / RECORD).is_file()]
         if deleted:
@@ -171,6 +174,25 @@ def build_ensemble(
         record = _save(workspace, record, writers)
     make_ensemble_current(workspace, record.id)
     return BuiltEnsemble(record, scores, workspace.current_or_none("ensemble") == record.id)
+
+
+def _joined(
+    workspace: Workspace,
+    runs: Sequence[RunRecord],
+    specialists: Mapping[str, Specialist],
+    later: Mapping[str, LaterAnswers],
+) -> tuple[OutOfFold, Mapping[str, int]]:
+    """The runs' out-of-fold answers with the newest labels; and run -> number of photos whose label it has learned otherwise."""
+    held_out = {run.id: held_out_of(workspace, run) for run in runs}
+    if len({run.data.photo_set for run in runs}) == 1:
+        out_of_fold = join(held_out)
+        labels = newest_labels(workspace, runs, list(out_of_fold.photos["path"]), specialists)
+        return (out_of_fold, {}) if labels is None else (replace(out_of_fold, truth=labels.truth), labels.outdated)
+    newest = newest_run(runs)
+    table = table_of(workspace, newest)
+    labels = newest_labels(workspace, runs, list(table["path"]), specialists)
+    assert labels is not None  # the tables differ
+    return join_grown(table, plan_of(workspace, newest), labels.truth, held_out, later), labels.outdated
 
 
 def _score(out_of_fold: OutOfFold, learner: Learner) -> Scored:
@@ -200,7 +222,7 @@ def _record(
     learner: Learner,
     members: Sequence[EnsembleMember],
     sources: Sequence[ExternalSource],
-    runs: Mapping[str, Sequence[RunRecord]],
+    newest: RunRecord,
     scores: Scored | None,
     why_none: str,
 ) -> EnsembleRecord:
@@ -211,11 +233,10 @@ def _record(
     )
     if scores is None:
         return record
-    plan = runs[TASKS[0]][0].plan
     return replace(
         record,
         combiners_by_fold={str(fold): combiner.as_dict() for fold, combiner in scores.combiners_by_fold.items()},
-        plan=plan.digest if plan else None,
+        plan=newest.plan_digest,
         evaluation={name: evaluation.recorded(NAMES[name]) for name, evaluation in scores.evaluation.items()},
         plain=scores.plain,
         alone=scores.alone,
@@ -273,58 +294,22 @@ def _sources(external: Sequence[ExternalTable], out_of_fold: OutOfFold | None) -
     return sources
 
 
-def _unscorable(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> str:
-    """Why the runs have no out-of-fold score; empty when they have one.
-
-    Raises:
-        PlanError: the runs mix fold plans or sets of photos.
-    """
-    way_out = "Choose runs of one plan with --members, or build it for prediction only with --no-score."
-    without = [run.id for task in runs for run in runs[task] if run.plan is None]
-    if without:
-        return f"{', '.join(without)}: trained on everything (--folds 0), so no photo is held out."
-    plans = {run.plan.digest: run for task in runs for run in runs[task] if run.plan}
-    if len(plans) > 1:
-        outgrown = _outgrown(workspace, plans)
-        if outgrown:
-            raise PlanError(f"{outgrown} Or build it for prediction only with --no-score.")
-        differing = "; ".join(
-            f"{run.id}: plan {digest[:12]}, {run.plan.k} folds" for digest, run in plans.items() if run.plan
-        )
-        raise PlanError(
-            f"the runs follow different fold plans ({differing}), which never mix in one out-of-fold score. {way_out}"
-        )
-    photo_sets = {run.data.photo_set: run for task in runs for run in runs[task]}
-    if len(photo_sets) > 1:
-        differing = "; ".join(
-            f"{run.id}: {run.data.photos:,} photos, {digest[:12]}" for digest, run in photo_sets.items()
-        )
-        raise PlanError(
-            f"the runs were trained on different photos ({differing}), which never mix in one score. {way_out}"
-        )
-    return ""
-
-
-def _outgrown(workspace: Workspace, runs: Mapping[str, RunRecord]) -> str:
-    """Which runs were trained before others' plan was extended by new people, with the way out; empty if that is not so.
+def why_unscored(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> str:
+    """Why runs have no out-of-fold score; empty when they have one.
 
     Args:
         workspace: workspace of the runs.
-        runs: digest of a plan -> one of the runs that follow it.
+        runs: task -> its runs.
+
+    Raises:
+        PlanError: they follow plans that hold people out in different folds.
+        DamagedError: a plan is missing or damaged.
     """
-    plans = {digest: plan_of(workspace, run) for digest, run in runs.items()}
-    newest = max(plans.values(), key=lambda plan: len(plan.ancestors))
-    if not set(plans) <= {newest.digest, *newest.ancestors}:
-        return ""
-    grown, behind = runs[newest.digest], [run for digest, run in runs.items() if digest != newest.digest]
-    train = " and ".join(
-        f"`{orch('train', run.task, *source_arguments(grown), workspace=workspace.root)}`" for run in behind
-    )
-    names = " and ".join(run.id for run in behind)
-    return (
-        f"{names} {'was' if len(behind) == 1 else 'were'} trained before people joined the folds that {grown.id} follows, and "
-        f"can have no score with it. Train on the new people too: {train}."
-    )
+    without = [run.id for task in runs for run in runs[task] if run.plan is None]
+    if without:
+        return f"{', '.join(without)}: trained on everything (--folds 0), so no photo is held out."
+    check_one_family(workspace, [run for task in runs for run in runs[task]])
+    return ""
 
 
 def _answers_of(scores: Scored) -> ScoredAnswers:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.artifacts.origins import table_of
+from orchestrator.core.errors import DamagedError, PlanError
 from orchestrator.core.labels import TASKS
+from orchestrator.ensembling.growth import begun, newest_run
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from orchestrator.artifacts.run import RunRecord
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.specialist import Specialist
@@ -37,42 +37,68 @@ class NewestLabels:
 
 
 def newest_labels(
-    workspace: Workspace,
-    runs: Sequence[RunRecord],
-    paths: pd.Series[str],
-    specialists: Mapping[str, Specialist],
+    workspace: Workspace, runs: Sequence[RunRecord], scored: Sequence[str], specialists: Mapping[str, Specialist]
 ) -> NewestLabels | None:
-    """The labels of the newest table that some runs were trained on and that has them; None if all were trained on one.
+    """The labels of the newest table that has them; None if every run of the workspace was trained on one table.
+
+    Any run's table counts that has all the scored photos, of the same people: two ensembles are then judged alike, whichever
+    runs they are made of.
 
     Args:
         workspace: workspace of the runs.
-        runs: runs over the same photos, of which N are scored.
-        paths: the N photos, as their tables name them.
+        runs: the runs that answer; the newest of them was trained on the photos that are scored, maybe among others.
+        scored: paths of the N photos that are scored.
         specialists: task -> specialist, whose function gives codes.
 
     Raises:
-        DamagedError: a table is missing or damaged.
+        PlanError: no table has a task's labels for all the photos.
+        DamagedError: a table of these runs is missing or damaged.
     """
-    if len({run.data.table for run in runs}) == 1:
+    others, _ = workspace.read_runs()
+    if len({run.data.table for run in (*runs, *others)}) == 1:
         return None
-    tables: dict[str, pd.DataFrame] = {}
-    for run in sorted(runs, key=lambda run: datetime.fromisoformat(run.created), reverse=True):
-        if run.data.table not in tables:
-            tables[run.data.table] = table_of(workspace, run).set_index("path").loc[list(paths)]
+    own = {run.data.table: table_of(workspace, run).set_index("path") for run in runs}
+    photos = own[newest_run(runs).data.table].loc[list(scored)]
+    tables = list(_covering(workspace, [*runs, *others], own, photos))
     of_task = {task: specialists[task] for task in TASKS}
-    truth = {
-        task: next(
-            specialist.label(table) for table in tables.values() if set(specialist.columns) <= set(table.columns)
-        )
-        for task, specialist in of_task.items()
-    }
-    outdated = {run.id: _differing(tables[run.data.table], run, of_task, truth) for run in runs}
+    truth = {task: _newest_truth(tables, specialist) for task, specialist in of_task.items()}
+    codes = pd.DataFrame(truth, index=photos.index)
+    outdated = {run.id: _differing(own[run.data.table], run, of_task, codes) for run in runs}
     return NewestLabels(truth, {run: photos for run, photos in outdated.items() if photos})
 
 
-def _differing(
-    table: pd.DataFrame, run: RunRecord, specialists: Mapping[str, Specialist], truth: Mapping[str, NDArray[Any]]
-) -> int:
+def _covering(
+    workspace: Workspace, runs: Sequence[RunRecord], own: Mapping[str, pd.DataFrame], photos: pd.DataFrame
+) -> Iterator[pd.DataFrame]:
+    """The rows of some photos in each table that has them all, the newest first."""
+    seen: set[str] = set()
+    for run in sorted(runs, key=begun, reverse=True):
+        if run.data.table in seen:
+            continue
+        seen.add(run.data.table)
+        try:
+            table = own[run.data.table] if run.data.table in own else table_of(workspace, run).set_index("path")
+        except DamagedError:  # reported where that run is used
+            continue
+        rows = table.reindex(photos.index)
+        if rows[["person", "content"]].equals(photos[["person", "content"]]):
+            yield rows
+
+
+def _newest_truth(tables: Sequence[pd.DataFrame], specialist: Specialist) -> NDArray[np.int64]:
+    """The codes of one task in the first table that has its labels."""
+    for table in tables:
+        if set(specialist.columns) <= set(table.columns):
+            return specialist.label(table)
+    raise PlanError(
+        f"no run was trained on a table with {specialist.name} labels of all scored photos: train {specialist.name} on the "
+        "newest data, or build it for prediction only with --no-score."
+    )
+
+
+def _differing(table: pd.DataFrame, run: RunRecord, specialists: Mapping[str, Specialist], newest: pd.DataFrame) -> int:
     """On how many photos a run's own labels are not the newest ones; of a joint network, in any task."""
     tasks = [run.task] if run.task in specialists else list(specialists)
-    return int(np.logical_or.reduce([specialists[task].label(table) != truth[task] for task in tasks]).sum())
+    common = newest.index.intersection(table.index)
+    own, now = table.loc[common], newest.loc[common]
+    return int(np.logical_or.reduce([specialists[task].label(own) != now[task].to_numpy() for task in tasks]).sum())

@@ -7,7 +7,7 @@ judges people whom its models may have seen raises an error.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,14 @@ class OutOfFold:
         photos: columns `path`, `person`, `fold`; sorted by path.
         truth: task -> codes, shape (N,), int64.
         answers: one voter per run and task; then one per external table and task, which abstains where the table has no answer.
+        later: run -> rows of photos that joined the data after it was trained, shape (n,): all its members answer for their
+            people; only runs that have any.
     """
 
     photos: pd.DataFrame
     truth: Mapping[str, NDArray[np.int64]]
     answers: Answers
+    later: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def label(self) -> NDArray[np.int64]:
@@ -259,7 +262,9 @@ def singles(out_of_fold: OutOfFold) -> dict[str, tuple[VoterScores, ...]]:
             answered = np.asarray(array.any(axis=1))
             parts: list[tuple[int | None, NDArray[np.bool_]]] = [(None, answered)]
             if not voter.external:
-                parts += [(int(fold), answered & (folds == fold)) for fold in np.unique(folds)]
+                held_out = answered.copy()
+                held_out[out_of_fold.later.get(voter.source, [])] = False
+                parts += [(int(fold), held_out & (folds == fold)) for fold in np.unique(folds)]
             scores[task] += tuple(_single(voter.source, fold, truth[rows], array[rows]) for fold, rows in parts)
     return scores
 

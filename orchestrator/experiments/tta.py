@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,16 @@ from orchestrator.artifacts.held_out import HeldOut, held_out_of
 from orchestrator.artifacts.locks import run_lock
 from orchestrator.artifacts.members import is_intact, share_member
 from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
-from orchestrator.artifacts.sources import source_of
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
-from orchestrator.core.cores import cores, one_thread
-from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
-from orchestrator.core.events import Listener, ignore_events, progress_callback
+from orchestrator.core.errors import ConfigError, WorkspaceError
+from orchestrator.core.events import Listener, counted, ignore_events, progress_callback
 from orchestrator.core.files import set_aside, sha256_of
 from orchestrator.core.interval import Difference
 from orchestrator.core.metrics import Scores, member_scores, score
-from orchestrator.data.photos import Photos
-from orchestrator.data.readers import read
 from orchestrator.ensembling.intervals import difference
 from orchestrator.pipeline.preparation import prepare_photos
+from orchestrator.pipeline.trained_photos import trained_photos
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
@@ -119,33 +115,23 @@ def try_views(
     recipe = _with_views(run, specialist, views)
     all_held_out = held_out_of(workspace, run)
     of_fold = {fold: all_held_out.take((all_held_out.photos["fold"] == fold).to_numpy()) for fold in run.folds}
-    photos, content = _photos(workspace, run, specialist, data, columns)
-    from orchestrator.inference.engines import torch_runners
-    from orchestrator.inference.member import MemberFiles, check_finite, load_members
-    from orchestrator.inference.runtime import CALL
-    from orchestrator.inference.shared_backbone import unshared
+    again = orch("tta", run.id, "--data", "DIR", workspace=workspace.root)
+    photos, content = trained_photos(workspace, run, data, columns, again)
+    from orchestrator.inference.member import MemberFiles, load_members
+    from orchestrator.inference.member_answers import member_answers
     from orchestrator.networks.devices import resolve_device
 
     device_name = resolve_device(device)
-    relative, done = list(photos.table["path"]), progress_callback(listen, "answer")
+    relative, done = list(photos.table["path"]), counted(progress_callback(listen, "answer"), len(all_held_out.truth))
     rows_of = {path: row for row, path in enumerate(relative)}
     sources, _ = prepare_photos(workspace, relative, photos.paths, content, [recipe.geometry], store, listen)
-    pixels, answered, total = sources[recipe.geometry], 0, len(all_held_out.truth)
     with_views: dict[int | None, HeldOut] = {}
     for fold, held_out in of_fold.items():
         (member,) = load_members([MemberFiles(run.task, run.id, fold, run.member(fold))], device_name)
-        (runner,) = torch_runners([unshared(replace(member, views=recipe.views))], device_name)
+        member = replace(member, views=recipe.views)
         rows = np.array([rows_of[path] for path in held_out.photos["path"]], dtype=np.int64)
-        stretches = [rows[start : start + CALL] for start in range(0, len(rows), CALL)]
-        threads = cores() if device_name == "cpu" else 1
-        parts = []
-        with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
-            for part in pool.map(lambda part_rows, runner=runner: runner(pixels.take(part_rows)), stretches):
-                check_finite(member, part)
-                parts.append(part)
-                answered += len(part)
-                done(answered, total)
-        with_views[fold] = replace(held_out, probabilities=np.concatenate(parts))
+        (probabilities,) = member_answers([member], sources[recipe.geometry], rows, device_name, done)
+        with_views[fold] = replace(held_out, probabilities=probabilities)
     before, after = (HeldOut.stacked(list(by_fold.values())) for by_fold in (of_fold, with_views))
     truth, classes = before.truth, len(specialist.classes)
     choice_before, choice_after = before.choice, after.choice
@@ -224,17 +210,3 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
     if problems:
         raise ConfigError(f"{run.id} cannot have these views.", problems)
     return recipe
-
-
-def _photos(
-    workspace: Workspace, run: RunRecord, specialist: Specialist, data: Path | None, columns: Mapping[str, str] | None
-) -> tuple[Photos, list[str]]:
-    """The photos that a run was trained on, and the sha256 of each."""
-    again = orch("tta", run.id, "--data", "DIR", workspace=workspace.root)
-    source = source_of(run, data, again)
-    photos = read(source, columns if columns is not None else run.data.columns, distinct=True)
-    photos.require(specialist.columns, f"the {run.task} specialist")
-    content = photos.content(workspace.hashes())
-    if photos.fingerprint(content, ()) != run.data.photo_set:
-        raise DataError(f"{source}: not the photos that {run.id} was trained on. Name where those are: `{again}`.")
-    return photos, content

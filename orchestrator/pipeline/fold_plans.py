@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from orchestrator.artifacts.origins import plan_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.errors import DamagedError, LeakError, PlanError, Problem, quantity
+from orchestrator.core.errors import DamagedError, LeakError, PlanError, Problem
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.spelling import near, visible
 from orchestrator.pipeline.settings import Settings
@@ -134,8 +134,8 @@ def _check_spelling(plan: FoldPlan, people: pd.DataFrame, settings: Settings) ->
     ]
     if problems:
         raise LeakError(
-            f"{quantity(len(problems), 'person')} may have a fold under another spelling, and would be dealt out again. Write "
-            "everybody as before; or, if they are different people, --distinct-people.",
+            f"{'1 person' if len(problems) == 1 else f'{len(problems):,} people'} may have a fold under another spelling, and "
+            "would be dealt out again. Write everybody as before; or, if they are different people, --distinct-people.",
             problems,
         )
 

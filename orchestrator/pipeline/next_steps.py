@@ -17,6 +17,7 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import OrchestratorError, WorkspaceError
 from orchestrator.core.labels import JOINT, TASKS
+from orchestrator.ensembling.growth import check_one_family
 from orchestrator.specialist import Specialist
 
 __all__ = ["after_experiment", "after_training", "after_training_of_all"]
@@ -108,10 +109,15 @@ def _trainable(run: RunRecord, tasks: Sequence[str], specialists: Mapping[str, S
 
 
 def _is_compatible(workspace: Workspace, task: str, run: RunRecord) -> bool:
-    """Whether a specialist's current run has held out the same photos of the same people as another run."""
+    """Whether a specialist's current run can be scored together with another run."""
     try:
         current = workspace.current_run(task)
     except WorkspaceError:  # there is none, or it is damaged, which `orch ensemble` reports
         return False
-    origin, current_origin = ((record.data.photo_set, record.plan_digest, record.folds) for record in (run, current))
-    return origin == current_origin
+    if run.plan is None or current.plan is None:
+        return run.plan is current.plan and run.data.photo_set == current.data.photo_set
+    try:
+        check_one_family(workspace, [run, current])
+    except OrchestratorError:
+        return False
+    return run.folds == current.folds

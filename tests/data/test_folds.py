@@ -128,3 +128,36 @@ def test_unknown_people_are_refused() -> None:
         plan.folds(pd.Series(["p00000", "stranger"]))
     with pytest.raises(PlanError, match="allowed: 0 to 4"):
         plan.split(pd.Series(["p00000"]), 5)
+
+
+@given(sizes_of, st.integers(2, 5), st.integers(0, 1000), st.data())
+def test_a_plan_that_grows_keeps_everybodys_fold_and_the_classes_shares(
+    sizes: list[int], k: int, seed: int, data: st.DataObject
+) -> None:
+    everybody = table(sizes)
+    first = data.draw(st.integers(3 * k, len(everybody)), label="people of the first table")
+    order = np.random.default_rng(seed).permutation(len(everybody))
+    known = everybody.iloc[order[:first]]
+    try:
+        plan = plan_folds(known, k, seed)
+    except PlanError:  # too few of a class
+        return
+    corrected = everybody.assign(age=everybody["age"].sample(frac=1, random_state=seed).to_numpy())
+    grown = plan.extended(corrected)
+    assert {person: grown.fold_of[person] for person in known.index} == dict(plan.fold_of)
+    assert set(grown.fold_of) == set(everybody.index)
+    assert grown.ancestors == ((plan.digest,) if first < len(everybody) else ())
+    assert plan.extended(corrected.iloc[::-1]).fold_of == grown.fold_of
+    assert grown.extended(corrected.head(5)) is grown  # whoever leaves stays known
+    newcomers = everybody.index.difference(known.index)
+    kinds = corrected["gender"] + np.digitize(corrected["age"], [30, 60]).astype(str)
+    before, after = (
+        pd.crosstab(kinds[part], pd.Series(grown.fold_of)[part]) for part in (known.index, everybody.index)
+    )
+    before = before.reindex(index=after.index, columns=range(k), fill_value=0)
+    after = after.reindex(columns=range(k), fill_value=0)
+    for kind in kinds[newcomers].unique():  # a class is filled up where it has the fewest
+        spread = after.loc[kind].max() - after.loc[kind].min()
+        assert spread <= max(1, before.loc[kind].max() - before.loc[kind].min())
+    again = FoldPlan(grown.k, grown.seed, grown.fold_of, grown.strata, grown.ancestors)
+    assert again.digest == grown.digest

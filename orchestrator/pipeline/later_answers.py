@@ -1,0 +1,148 @@
+"""What older runs answer for photos that joined the data after they were trained; each is computed once, and kept.
+
+An answer depends on the member's function and the photo's content alone, so it is kept under a digest of both, in the
+workspace's cache: a damaged or deleted file is computed again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.artifacts.cards import MemberCard
+from orchestrator.artifacts.members import check_member
+from orchestrator.artifacts.origins import table_of
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import DamagedError, quantity
+from orchestrator.core.events import Listener, counted, ignore_events, progress_callback
+from orchestrator.core.files import digest_of
+from orchestrator.core.labels import columns_of
+from orchestrator.core.metrics import are_probabilities
+from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
+from orchestrator.data.preprocessing import Preprocess
+from orchestrator.ensembling.growth import LaterAnswers, LaterPhotos, later_photos, newest_run
+from orchestrator.pipeline.preparation import prepare_photos
+from orchestrator.pipeline.trained_photos import trained_photos
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestrator.data.photos import Photos
+
+__all__ = ["later_answers"]
+
+log = logging.getLogger(__name__)
+
+KIND, FORMAT = "later answers", 1
+
+
+def later_answers(
+    workspace: Workspace,
+    runs: Sequence[RunRecord],
+    device: str = "auto",
+    data: Path | None = None,
+    listen: Listener = ignore_events,
+) -> dict[str, LaterAnswers]:
+    """The answers of runs for photos of the newest run that they were not trained on.
+
+    Args:
+        workspace: the workspace of the runs.
+        runs: runs of one family of plans.
+        device: as `--device`.
+        data: where the newest run's photos are now; None: where they were.
+        listen: receives progress events.
+
+    Returns:
+        Run -> its answers, for the runs that have any.
+
+    Raises:
+        DataError: the photos are not there, have changed, or cannot be read.
+        LeakError: a run has learned from such photos as extra photos.
+        DamagedError: a file of a run is missing or damaged.
+    """
+    if len({run.data.photo_set for run in runs}) == 1:
+        return {}
+    newest = newest_run(runs)
+    table = table_of(workspace, newest)
+    later = [photos for run in runs if (photos := later_photos(workspace, run, table)) is not None]
+    kept = {photos.run.id: _kept(workspace, photos, table) for photos in later}
+    missing = [photos for photos in later if len(kept[photos.run.id]) < len(photos.run.folds)]
+    if missing:
+        names = ", ".join(photos.run.id for photos in missing)
+        log.info(f"{names}: answering for photos that joined the data later ({_most(missing)}).")
+        again = orch("ensemble", "--data", "DIR", workspace=workspace.root)
+        of_newest, _ = trained_photos(workspace, newest, data, None, again)
+        from orchestrator.networks.devices import resolve_device
+
+        device = resolve_device(device)
+        total = sum(len(photos.rows) * (len(photos.run.folds) - len(kept[photos.run.id])) for photos in missing)
+        answered = counted(progress_callback(listen, "answer"), total)
+        for of_run in missing:
+            _compute(workspace, of_run, table, of_newest, device, kept[of_run.run.id], answered)
+    return {photos.run.id: LaterAnswers.mean_of(photos, kept[photos.run.id]) for photos in later}
+
+
+def _most(later: Sequence[LaterPhotos]) -> str:
+    return quantity(max(len(photos.rows) for photos in later), "photo")
+
+
+def _kept(workspace: Workspace, photos: LaterPhotos, table: pd.DataFrame) -> dict[int | None, NDArray[np.float32]]:
+    """Fold -> its member's answers, as far as they were computed before."""
+    found: dict[int | None, NDArray[np.float32]] = {}
+    for fold in photos.run.folds:
+        card = check_member(photos.run, fold)
+        path, name = _place(workspace, card, photos, table)
+        try:
+            cells = read_sealed(path, KIND, name, FORMAT, "")["probabilities"]
+            answers = np.asarray(cells, np.float32)
+            if (
+                answers.shape != (len(photos.rows), len(columns_of(photos.run.task)))
+                or not are_probabilities(answers).all()
+            ):
+                raise damaged_error(path, "not probabilities for these photos", "")
+        except (DamagedError, KeyError, TypeError, ValueError):
+            continue
+        found[fold] = answers
+    return found
+
+
+def _place(workspace: Workspace, card: MemberCard, photos: LaterPhotos, table: pd.DataFrame) -> tuple[Path, str]:
+    """The file that keeps a member's answers, and its name."""
+    name = digest_of([card.function, table["content"].iloc[photos.rows].tolist()])[:24]
+    return workspace.cache / "later" / f"{name}.json", name
+
+
+def _compute(
+    workspace: Workspace,
+    later: LaterPhotos,
+    table: pd.DataFrame,
+    photos: Photos,
+    device: str,
+    kept: dict[int | None, NDArray[np.float32]],
+    answered: Callable[[int], None],
+) -> None:
+    """Adds the answers of those members of a run of which none are kept."""
+    from orchestrator.inference.member import MemberFiles, load_members
+    from orchestrator.inference.member_answers import member_answers
+
+    run, rows = later.run, later.rows
+    paths, content = [photos.paths[row] for row in rows], table["content"].iloc[rows].tolist()
+    for fold in run.folds:
+        if fold in kept:
+            continue
+        card = check_member(run, fold)
+        geometry = Preprocess.from_dict(card.preprocess).geometry
+        pixels, _ = prepare_photos(
+            workspace, table["path"].iloc[rows].tolist(), paths, content, [geometry], store=False
+        )
+        members = load_members([MemberFiles(run.task, run.id, fold, run.member(fold))], device)
+        (kept[fold],) = member_answers(members, pixels[geometry], np.arange(len(rows)), device, answered)
+        path, name = _place(workspace, card, later, table)
+        write_sealed(path, KIND, name, FORMAT, {"probabilities": kept[fold].tolist()})
