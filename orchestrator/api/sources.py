@@ -126,15 +126,20 @@ class PlannedFolds:
     Attributes:
         plan: the fold plan that training would use.
         table: people and photos of each fold by class.
+        about: a sentence on who joined and who left since the workspace's plan was made; empty if nobody did.
     """
 
     plan: FoldPlan
     table: pd.DataFrame
+    about: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         plan = self.plan
-        return {"digest": plan.digest, "k": plan.k, "seed": plan.seed, "folds": self.table.to_dict("records")}
+        return {
+            "digest": plan.digest, "k": plan.k, "seed": plan.seed, "extends": list(plan.ancestors),
+            "folds": self.table.to_dict("records"),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -389,6 +394,7 @@ def plan_folds(
     *,
     folds: int = 5,
     seed: int = 0,
+    workspace: PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     distinct_people: bool = False,
 ) -> PlannedFolds:
@@ -398,6 +404,7 @@ def plan_folds(
         data: a folder with train.csv and images/, or a manifest.
         folds: number of folds, 2 or more.
         seed: seed of the plan.
+        workspace: where the plan may be that these people follow; None: a plan is drawn.
         columns: our column name -> the manifest's.
         distinct_people: treat names that differ only in spelling as different people.
 
@@ -414,8 +421,16 @@ def plan_folds(
     from orchestrator.data.describe import fold_table
     from orchestrator.data.folds import plan_folds as plan_of
 
-    plan = plan_of(photos.people, folds, seed)
-    return PlannedFolds(plan, fold_table(photos, plan))
+    if workspace is None:
+        plan = plan_of(photos.people, folds, seed)
+        return PlannedFolds(plan, fold_table(photos, plan))
+    from orchestrator.pipeline.fold_plans import choose_plan
+    from orchestrator.pipeline.settings import Settings
+
+    settings = Settings(Path(data), Path(workspace), folds=folds, plan_seed=seed, distinct_people=distinct_people)
+    chosen = choose_plan(settings, photos.people)
+    assert chosen is not None  # there are folds
+    return PlannedFolds(chosen.plan, fold_table(photos, chosen.plan), chosen.about(photos.people))
 
 
 @checks_arguments

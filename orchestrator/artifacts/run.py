@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -176,6 +177,11 @@ class RunRecord:
     def to_be_offered(self) -> bool:
         """Whether training has yet to offer it as the current run."""
         return self.make_current == "auto" and not self.was_offered
+
+    @property
+    def begun(self) -> datetime:
+        """When it was begun, to compare with other runs."""
+        return datetime.fromisoformat(self.created)
 
     @property
     def own_folds(self) -> list[int | None]:

@@ -306,11 +306,14 @@ def show_folds(
     data: DataOption,
     folds: FoldsOption = 5,
     plan_seed: PlanSeedOption = 0,
+    workspace: WorkspaceOption = Path("runs"),
     columns: ColumnsOption = [],
     distinct: DistinctOption = False,
     json: JsonOption = False,
 ) -> None:
     """Show the fold plan that training would use: people and photos of each fold by class.
+
+    People who have a fold in the workspace keep it, and new people are dealt out, as in training.
 
     \b
     Examples:
@@ -318,10 +321,19 @@ def show_folds(
     """
     from orchestrator import api
 
-    planned = api.plan_folds(data, folds=folds, seed=plan_seed, columns=column_names(columns), distinct_people=distinct)
+    planned = api.plan_folds(
+        data,
+        folds=folds,
+        seed=plan_seed,
+        workspace=workspace,
+        columns=column_names(columns),
+        distinct_people=distinct,
+    )
     if json:
         print_json(planned.as_dict())
         return
+    if planned.about:
+        print_message(planned.about)
     frame = planned.table
     table = grid(f"fold plan {planned.plan.digest[:12]}: people of each class", *map(str, frame.columns))
     for row in frame.itertuples(index=False):

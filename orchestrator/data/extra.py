@@ -163,7 +163,10 @@ class Extra:
             raise LeakError(
                 f"--extra {sources}: its labels are for single folds (column fold), and --folds 0 has none."
             )
-        other_plans = sorted({digest for digest in single["plan"] if not digest or not plan.digest.startswith(digest)})
+        own = (plan.digest, *plan.ancestors)  # in a plan that it extends, its folds held the same people out
+        other_plans = sorted(
+            {digest for digest in single["plan"] if not digest or not any(known.startswith(digest) for known in own)}
+        )
         if other_plans:
             again = orch("pseudo", "--help")
             made = f"by plan {other_plans[-1]}" if other_plans[-1] else "without saying by which plan (column plan)"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LaterAnswers",
     "LaterPhotos",
-    "begun",
     "check_one_family",
     "join_grown",
     "later_photos",
@@ -77,14 +75,9 @@ class LaterAnswers:
         return LaterAnswers(photos, (sums / allowed.sum(axis=0)).astype(np.float32))
 
 
-def begun(run: RunRecord) -> datetime:
-    """When a run was begun."""
-    return datetime.fromisoformat(run.created)
-
-
 def newest_run(runs: Sequence[RunRecord]) -> RunRecord:
     """The run that was begun last: its table of photos and labels is the newest."""
-    return max(runs, key=begun)
+    return max(runs, key=lambda run: run.begun)
 
 
 def check_one_family(workspace: Workspace, runs: Sequence[RunRecord]) -> None:

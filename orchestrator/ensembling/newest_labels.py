@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.artifacts.origins import table_of
 from orchestrator.core.errors import DamagedError, PlanError
 from orchestrator.core.labels import TASKS
-from orchestrator.ensembling.growth import begun, newest_run
+from orchestrator.ensembling.growth import newest_run
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.run import RunRecord
@@ -72,7 +72,7 @@ def _covering(
 ) -> Iterator[pd.DataFrame]:
     """The rows of some photos in each table that has them all, the newest first."""
     seen: set[str] = set()
-    for run in sorted(runs, key=begun, reverse=True):
+    for run in sorted(runs, key=lambda run: run.begun, reverse=True):
         if run.data.table in seen:
             continue
         seen.add(run.data.table)

@@ -6,10 +6,9 @@ whatever was corrected in their labels, whoever joins, whoever leaves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from orchestrator.artifacts.origins import plan_of
@@ -89,31 +88,44 @@ def choose_plan(settings: Settings, people: pd.DataFrame) -> ChosenPlan | None:
 
 
 def _newest(settings: Settings, people: pd.DataFrame, k: int, seed: int) -> FoldPlan | None:
-    """The plan of the newest run that knows some of the people; one whose file is lost is made again, if they give it."""
-    plans, lost, order = dict[str, FoldPlan](), dict[str, DamagedError](), list[str]()
-    for workspace, run in _runs(settings, k, seed):
-        digest = str(run.plan_digest)
-        if digest not in order:
-            order.append(digest)
-            try:
-                plans[digest] = plan_of(workspace, run)
-            except DamagedError as error:
-                if not error.replaceable:
-                    raise
-                lost[digest] = error
-    if lost:
+    """The plan of the newest run that knows some of the people, or of `follow`."""
+    if not Workspace.is_at(settings.workspace):
+        return None
+    workspace = Workspace(settings.workspace)
+    of_plan = [run for run in workspace.read_runs()[0] if run.plan and (run.plan.k, run.plan.seed) == (k, seed)]
+    of_plan.sort(key=lambda run: run.begun, reverse=True)
+    plans, lost = _readable(workspace, of_plan)
+    if lost:  # they may be what these people give again
         made_again = [plan.extended(people) for plan in plans.values()]
         with suppress(PlanError):
             made_again.append(plan_folds(people, k, seed))
-        plans |= {plan.digest: plan for plan in made_again if lost.pop(plan.digest, None)}
-        for missing in lost.values():
-            raise DamagedError(missing.path, missing.what, f"Restore it; or {NEW_PLAN}")
-    for plan in map(plans.__getitem__, order):
+        plans |= {plan.digest: plan for plan in made_again if plan.digest in lost}
+    followed = [run for run in of_plan if settings.follow in (None, run.id)]
+    for digest in dict.fromkeys(str(run.plan_digest) for run in followed):
+        if digest not in plans:
+            raise DamagedError(lost[digest].path, lost[digest].what, f"Restore it; or {NEW_PLAN}")
         if not settings.distinct_people:
-            _check_spelling(plan, people, settings)
-        if people.index.isin(list(plan.fold_of)).any():
-            return plan
+            _check_spelling(plans[digest], people, settings)
+        if people.index.isin(list(plans[digest].fold_of)).any():
+            return plans[digest]
     return None
+
+
+def _readable(workspace: Workspace, runs: Sequence[RunRecord]) -> tuple[dict[str, FoldPlan], dict[str, DamagedError]]:
+    """The plans of some runs by digest, and the errors of those that cannot be read.
+
+    Raises:
+        DamagedError: a newer version wrote one of them.
+    """
+    plans, lost = dict[str, FoldPlan](), dict[str, DamagedError]()
+    for digest, run in {str(run.plan_digest): run for run in runs}.items():
+        try:
+            plans[digest] = plan_of(workspace, run)
+        except DamagedError as error:
+            if not error.replaceable:
+                raise
+            lost[digest] = error
+    return plans, lost
 
 
 def _check_spelling(plan: FoldPlan, people: pd.DataFrame, settings: Settings) -> None:
@@ -138,14 +150,3 @@ def _check_spelling(plan: FoldPlan, people: pd.DataFrame, settings: Settings) ->
             "would be dealt out again. Write everybody as before; or, if they are different people, --distinct-people.",
             problems,
         )
-
-
-def _runs(settings: Settings, k: int, seed: int) -> Iterator[tuple[Workspace, RunRecord]]:
-    """The runs by plans of `k` folds and this seed, the newest first; `follow` alone, where a run is named."""
-    if not Workspace.is_at(settings.workspace):
-        return
-    workspace = Workspace(settings.workspace)
-    runs = [workspace.run(settings.follow)] if settings.follow else workspace.read_runs()[0]
-    for run in sorted(runs, key=lambda run: datetime.fromisoformat(run.created), reverse=True):
-        if run.plan is not None and (run.plan.k, run.plan.seed) == (k, seed):
-            yield workspace, run
