@@ -142,14 +142,14 @@ def _read(workspace: Workspace, run: RunRecord, digest: str, columns: Sequence[s
     """The columns of a saved table, of which some are needed, all of one length."""
     path, way_out = _photos(workspace, digest), _by_resuming(workspace, run)
     value = read_sealed(path, PHOTOS, digest[:12], PHOTOS_FORMAT, way_out)
-    found = {column: cells for column, cells in value.items() if column in (*COLUMNS, "content")}
+    read = {column: cells for column, cells in value.items() if column in (*COLUMNS, "content")}
     for column in columns:
-        cells = found.get(column)
+        cells = read.get(column)
         if not isinstance(cells, list) or not all(isinstance(cell, str) for cell in cells):
             raise damaged_error(path, f"{column} is not a list of texts", way_out)
-    if len({len(cells) if isinstance(cells, list) else -1 for cells in found.values()}) > 1:
+    if len({len(cells) if isinstance(cells, list) else -1 for cells in read.values()}) > 1:
         raise damaged_error(path, "its columns differ in length", way_out)
-    return found
+    return read
 
 
 def trained_photo_hashes(workspace: Workspace, names: Iterable[str]) -> set[str]:

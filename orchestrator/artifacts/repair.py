@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 ID = re.compile(rf"\b({'|'.join((*CLASSES, *ENSEMBLE_KINDS))})-(\d{{4,}})\b")
 """A run's or an ensemble's id within a text."""
 
+COMMAND = re.compile(r"`[^`]+`")
+"""A command to paste within a text."""
+
 
 @dataclass
 class WorkspaceFindings:
@@ -57,7 +60,16 @@ class WorkspaceFindings:
         except DamagedError as error:
             # Several runs may use one plan or one table of photos: each file is reported once.
             if error.path not in [reported.path for reported in self.damaged]:
-                self.damaged.append(error)
+                self.damaged.append(self._once(error))
+
+    def _once(self, error: DamagedError) -> DamagedError:
+        """The error without a way out that the same commands of an earlier one are: they need to be given once."""
+        known = {command for earlier in self.damaged for command in COMMAND.findall(earlier.way_out)}
+        commands = COMMAND.findall(error.way_out)
+        if not commands or not known.issuperset(commands):
+            return error
+        way_out = f"{commands[-1]}, as is said above, does for this too."
+        return DamagedError(error.path, error.what, way_out, error.problems, error.replaceable)
 
 
 def check(root: Path) -> WorkspaceFindings:

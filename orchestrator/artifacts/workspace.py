@@ -33,7 +33,7 @@ from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.core.commands import display_path, orch, set_aside_command
 from orchestrator.core.errors import DamagedError, WorkspaceError, escape_non_utf8, nearest, printable
 from orchestrator.core.files import aside_path, set_aside, why_no_folder
-from orchestrator.core.labels import CLASSES
+from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.core.outputs import Output, check_outputs
 from orchestrator.core.sealed import (
     after_setting_aside,
@@ -409,7 +409,7 @@ class Workspace:
     def usable_runs(self, task: str) -> list[str]:
         """Complete runs whose members are all there, in order of their ids."""
         runs = (run for run in self.read_runs(task)[0] if run.complete)
-        return [run.id for run in runs if all((folder / CARD).is_file() for folder in run.members)]
+        return [run.id for run in runs if all(_missing_file(folder) is None for folder in run.members)]
 
     def usable_ensembles(self) -> list[str]:
         """Ensembles that can be read and whose members are there, the newest last."""
@@ -545,17 +545,18 @@ class Workspace:
         member = self._lost_member(ensemble)
         if member is None:
             return
-        card, run = self.root / member.folder / CARD, self.root / member.run
-        if is_there(card):
+        folder, run = self.root / member.folder, self.root / member.run
+        missing = _missing_file(folder)
+        if missing is None:
             fault = f"not the card of the member that {ensemble.id} was built from: {member.run} was trained anew"
-            way_out = self._without_run(member.task, ensemble.id, choices_are_told)
+            way_out = self._without_run(ensemble.id, choices_are_told)
         else:
             fault = f"missing, and {ensemble.id} answers with that member"
             if not os.path.lexists(run):
-                way_out = self._without_run(member.task, ensemble.id, choices_are_told)
+                way_out = self._without_run(ensemble.id, choices_are_told)
             else:
-                way_out = retrain_advice(card.parent) if self._is_run(run) else self._repair()
-        raise damaged_error(card, fault, way_out)
+                way_out = retrain_advice(folder) if self._is_run(run) else self._repair()
+        raise damaged_error(missing or folder / CARD, fault, way_out)
 
     def _lost_member(self, ensemble: EnsembleRecord) -> EnsembleMember | None:
         """The first member of an ensemble that is missing, or that its run has no more: its id was given to another."""
@@ -566,7 +567,7 @@ class Workspace:
                 weights |= {f"{run}/{member}": sha256[WEIGHTS] for member, sha256 in files.items()}
         for member in ensemble.members:
             same = weights.get(member.folder, member.sha256) == member.sha256
-            if not (same and is_there(self.root / member.folder / CARD)):
+            if not same or _missing_file(self.root / member.folder):
                 return member
         return None
 
@@ -577,24 +578,35 @@ class Workspace:
         except DamagedError:
             return False
 
-    def _without_run(self, task: str, ensemble: str, choices_are_told: bool) -> str:
-        """The way out for an ensemble of which a run of a task is lost or trained anew, to complete a sentence."""
-        again = orch("ensemble", workspace=self.root)
+    def _without_run(self, ensemble: str, choices_are_told: bool) -> str:
+        """The way out for an ensemble of which a run is lost or trained anew, to complete a sentence."""
+        delete = orch("ensembles", "delete", ensemble, "--yes", workspace=self.root)
         current = self.current_or_none("ensemble")
         if current != ensemble and current in self.usable_ensembles():  # another was made already, or chosen
-            return f"delete this ensemble: `{orch('ensembles', 'delete', ensemble, workspace=self.root)}`."
-        try:
-            self.current(task)
-        except DamagedError as error:
-            if error.replaceable and choices_are_told:
-                chosen = display_path(self._current(task))
-                return f"once {chosen} names another run, as its own error says, `{again}` makes another ensemble."
-            if error.replaceable:
-                return f"{self.choose_current_advice(task)} Then `{again}` makes another ensemble."
-        if not self.usable_runs(task):
-            train = orch("train", task, "--data", "DIR", workspace=self.root)
-            return f"train another run: `{train}`. Then `{again}` makes another ensemble."
-        return f"make another ensemble of runs that are there: `{again}`."
+            return f"delete this ensemble: `{delete}`."
+        again = f"`{orch('ensemble', workspace=self.root)}` makes another ensemble, and `{delete}` deletes this one."
+        steps = list(filter(None, (self._step_to_choose(task, choices_are_told) for task in TASKS)))
+        if not steps:
+            return f"make another ensemble of runs that are there: {again}"
+        return f"{'; then '.join(steps)}; then {again}"
+
+    def _step_to_choose(self, task: str, choices_are_told: bool) -> str:
+        """What gives a specialist a current run that is whole, as a clause; empty if it has one."""
+        chosen, usable = self.current_or_none(task), self.usable_runs(task)
+        if chosen in usable:
+            return ""
+        if chosen is not None:
+            return f"complete {chosen}: `{orch('resume', chosen, workspace=self.root)}`"
+        if choices_are_told and (self.has_current(task) or self.missing_choice(task)):
+            return f"once {display_path(self._current(task))} names another run, as is said of it"
+        if usable or self.has_current(task):
+            return self.choose_current_advice(task).removesuffix(".")
+        return f"train another run: `{orch('train', task, '--data', 'DIR', workspace=self.root)}`"
+
+
+def _missing_file(member: Path) -> Path | None:
+    """The card of a member, or its weights, if it is not there; whether they are as written shows when they are read."""
+    return next((path for path in (member / CARD, member / WEIGHTS) if not is_there(path)), None)
 
 
 def now() -> str:

@@ -14,6 +14,7 @@ from orchestrator.cli.options import MOST_PEOPLE
 from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import DataError
+from orchestrator.core.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from orchestrator.ensembling.build import BuiltEnsemble
@@ -47,6 +48,8 @@ def demo(
     from orchestrator.cli.training import listening
 
     data, runs = folder / "people", folder / "runs"
+    outputs = [Output("", folder / name, folder=True) for name in ("", "people", "runs")]
+    check_outputs([*outputs, *(Output("", folder / name) for name in ("people.png", "answers.png", "submission.csv"))])
     _people(folder, data, people, fresh)
     print_message(f"[2/4] training three specialists over {FOLDS} folds of people")
     settings = api.Settings(data / "train", runs, recipes=("demo",), folds=FOLDS)

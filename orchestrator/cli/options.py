@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.core.arguments import MOST_SEED
+from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.strategies import CALIBRATIONS, DECISIONS, LEARNED_VOTES, VOTES
 
@@ -83,7 +84,7 @@ DistinctOption = Annotated[
 def no_empty_recipe(words: list[str]) -> list[str]:
     """Refuses an empty word for `--recipe`."""
     if "" in words:  # as by an unset variable
-        raise typer.BadParameter("an empty word; `orch recipes list` shows what can be named.")
+        raise typer.BadParameter(f"an empty word; `{orch('recipes', 'list')}` shows what can be named.")
     return words
 
 

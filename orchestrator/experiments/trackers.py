@@ -96,6 +96,8 @@ def _check_uri(uri: str) -> None:
     """Refuses what is no tracking URI of MLflow's, which would take it for a folder."""
     if "://" not in uri:
         raise ConfigError(f"tracker mlflow={uri}: PLACE is a tracking URI: http://HOST:PORT, or sqlite:///FILE.db.")
+    if uri.startswith("sqlite:///"):
+        check_outputs([Output("tracker mlflow:", Path(uri.removeprefix("sqlite:///").partition("?")[0]))])
 
 
 def why_disabled(word: str) -> str:
@@ -118,8 +120,12 @@ def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:
         ConfigError: an unknown kind, one that is not installed or cannot be imported, or a place that cannot be reached.
     """
     check_words(words)
-    default = Output("tracker tensorboard:", workspace / "tensorboard", folder=True)
-    check_outputs([default] if "tensorboard" in words else [])
+    defaults = {
+        "tensorboard": Output("tracker tensorboard:", workspace / "tensorboard", folder=True),
+        "wandb": Output("tracker wandb:", workspace / "wandb", folder=True),
+        "mlflow": Output("tracker mlflow:", workspace / "mlflow.db"),
+    }
+    check_outputs([output for word, output in defaults.items() if word in words])
     if off := [why for word in words if (why := why_disabled(word))]:
         raise ConfigError("\n".join(off))
     makers: dict[str, Callable[[str], Tracker]] = {

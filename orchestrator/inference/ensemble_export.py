@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from orchestrator import __version__, combining
 from orchestrator.core.errors import ConfigError, Mistakes, quantity
 from orchestrator.core.files import atomic, digest_of, sha256_of, write_json
+from orchestrator.core.interrupts import uninterrupted
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data import decoding
 from orchestrator.data.preprocessing import DETECTOR, Geometry
 from orchestrator.data.store import intact_stores
-from orchestrator.inference.options import EXPORT_CARD, UNFINISHED_EXPORT
+from orchestrator.inference.options import EXPORT_CARD, UNFINISHED_EXPORT, UNFINISHED_MARK
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
@@ -192,16 +196,25 @@ def _staged(folder: Path) -> Iterator[Path]:
     The card comes last. Until then an earlier one stands beside files that it does not name, which its program refuses; without
     an earlier one, the folder inside says that an export was begun here (`check_export_folder`).
     """
-    staging, is_new = folder / UNFINISHED_EXPORT, not folder.exists()
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-    except BaseException:
+    staging = folder / UNFINISHED_EXPORT
+    with _alone(folder):
         shutil.rmtree(staging, ignore_errors=True)
-        if is_new:
-            folder.rmdir()
-        raise
+        new_folders = [part for part in (folder, *folder.parents) if not part.exists()]
+        staging.mkdir(parents=True)
+        (staging / UNFINISHED_MARK).touch()
+        try:
+            yield staging
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError):  # somebody else put something in
+                for new in new_folders:
+                    new.rmdir()
+            raise
+        uninterrupted(partial(_swap, staging, folder))
+
+
+def _swap(staging: Path, folder: Path) -> None:
+    """Moves the files of a finished export to their places, the card last, and removes those of the earlier one."""
     before = _files_of(folder)
     names = _files_of(staging) | {PROGRAM}
     for name in [*sorted(names), EXPORT_CARD]:
@@ -210,6 +223,26 @@ def _staged(folder: Path) -> Iterator[Path]:
     for name in before - names:
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(staging)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other commands from exporting into a folder; the lock lies elsewhere, since the folder is given away.
+
+    Raises:
+        ConfigError: another command is exporting there.
+    """
+    lock = FileLock(Path(gettempdir()) / f"orch-export-{digest_of(os.path.realpath(folder))[:16]}.lock", mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"--out {folder}: another orch command is exporting there. Wait for it, or choose another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_member(folder: Path, split: Split, exports: Exports, pixels: Pixels) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from orchestrator.core.labels import JOINT
 from orchestrator.core.strategies import Strategy
 
 __all__ = [
-    "ENGINES", "EXPORT_CARD", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "UNFINISHED_EXPORT", "Precision",
+    "ENGINES", "EXPORT_CARD", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "UNFINISHED_EXPORT", "UNFINISHED_MARK",
+    "Precision",
     "PredictionOptions",
     "check_cascade", "check_engine", "check_export_folder", "check_rate", "check_threshold", "is_installed", "needs_trial",
 ]  # fmt: skip
@@ -43,6 +45,8 @@ FEW_PHOTOS = 256
 
 EXPORT_CARD = "card.json"
 UNFINISHED_EXPORT = ".unfinished"
+UNFINISHED_MARK = ".orch-export"
+"""Inside that folder: it is an export's, and not a user's."""
 """Folder inside an export's, while it is written: what an export that was killed leaves may be written over."""
 
 """The file that makes a folder an export."""
@@ -141,9 +145,18 @@ def check_export_folder(folder: Path) -> None:
     Raises:
         ConfigError: the folder holds something, and no export.
     """
-    ours = (folder / EXPORT_CARD).is_file() or (folder / UNFINISHED_EXPORT).is_dir()
+    ours = _has_export_card(folder) or (folder / UNFINISHED_EXPORT / UNFINISHED_MARK).is_file()
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
+
+
+def _has_export_card(folder: Path) -> bool:
+    """Whether a folder's card is an export's; other programs call files so too."""
+    try:
+        card = json.loads((folder / EXPORT_CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(card, dict) and {"format", "ensemble", "members", "programs", "digest"} <= card.keys()
 
 
 def check_threshold(threshold: float) -> None:

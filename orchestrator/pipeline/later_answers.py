@@ -95,7 +95,7 @@ def _most(later: Sequence[LaterPhotos]) -> str:
 
 def _kept(workspace: Workspace, photos: LaterPhotos, table: pd.DataFrame) -> dict[int | None, NDArray[np.float32]]:
     """Fold -> its member's answers, as far as they were computed before."""
-    found: dict[int | None, NDArray[np.float32]] = {}
+    kept: dict[int | None, NDArray[np.float32]] = {}
     for fold in photos.run.folds:
         card = check_member(photos.run, fold)
         path, name = _place(workspace, card, photos, table)
@@ -109,8 +109,8 @@ def _kept(workspace: Workspace, photos: LaterPhotos, table: pd.DataFrame) -> dic
                 raise damaged_error(path, "not probabilities for these photos", "")
         except (DamagedError, KeyError, TypeError, ValueError):
             continue
-        found[fold] = answers
-    return found
+        kept[fold] = answers
+    return kept
 
 
 def _place(workspace: Workspace, card: MemberCard, photos: LaterPhotos, table: pd.DataFrame) -> tuple[Path, str]:

@@ -111,7 +111,10 @@ def _resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base
     k, seed, folds_used = DEFAULT_FOLDS, 0, settings.folds_used
     if Workspace.is_at(settings.workspace):
         workspace = Workspace(settings.workspace)
-        names = [name for candidate in (task, *TASKS) if (name := workspace.current(candidate))] if base is None else []
+        others = [
+            workspace.current_or_none(other) for other in TASKS if other != task
+        ]  # a lost choice of theirs is their own
+        names = list(filter(None, (workspace.current(task), *others))) if base is None else []
         if base is not None or names:
             run = base or workspace.run(names[0])
             k, seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)

@@ -249,9 +249,7 @@ def test_what_is_shown_stands_beside_the_out_of_fold_scores(
     assert shown["out_of_fold"]["label"]["macro_f1"] == record["evaluation"]["label"]["macro_f1"]
 
 
-def test_runs_without_a_plan_know_people_by_photos_alone(
-    orch: Orch, people: Path, strangers: Path, tmp_path: Path
-) -> None:
+def test_runs_without_a_plan_know_people_by_name_too(orch: Orch, people: Path, strangers: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "runs"
     settings = api.Settings(people / "train", workspace, recipes=["quick"], folds=0, jobs=1, device="cpu", changes=[
         "backbone=test_efficientnet", "weights=none", "height=32", "width=32", "epochs=1", "batch_size=16", "frozen_stages=0",
@@ -260,5 +258,12 @@ def test_runs_without_a_plan_know_people_by_photos_alone(
     api.ensemble(workspace=workspace)
     done = orch("evaluate", "--data", strangers, "-w", workspace)
     assert done.code == 0, done.err
-    assert "whose people are on no record: they are known by their photos alone" in done.err
+    table, known = pd.read_csv(strangers, dtype=str), pd.read_csv(people / "train/train.csv", dtype=str)["id"][0]
+    renamed = strangers.with_name("known.csv")
+    table.assign(person=table["person"].where(table["person"] != table["person"][0], known)).to_csv(
+        renamed, index=False
+    )
+    done = orch("evaluate", "--data", renamed, "-w", workspace)
+    assert done.code == 2
+    assert known in done.err
     assert orch("evaluate", "--data", people / "train", "-w", workspace).code == 2

@@ -128,7 +128,7 @@ def test_an_ensemble_whose_only_run_is_lost_says_how_to_train_another(orch: Orch
     (workspace / "current/age.json").unlink()
     done = orch("workspace", "check", "-w", workspace)
     assert done.code == 1
-    assert f"train another run: `orch train age --data DIR --workspace {workspace}`. Then `orch ensemble" in done.err
+    assert f"train another run: `orch train age --data DIR --workspace {workspace}`; then `orch ensemble" in done.err
 
 
 def test_an_ensemble_of_an_older_version_is_let_go(orch: Orch, workspace: Path) -> None:

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from orchestrator.artifacts.workspace import WORKSPACE_FORMAT
 from tests.conftest import Done, commands_in, edit_sealed, tiny, train
 
@@ -96,7 +98,7 @@ def test_the_ways_out_of_a_check_work_one_after_another(orch: Orch, people: Path
     ways_out = re.findall(r"`([^`]+)`", done.err)
     assert [words.split()[:3] for words in ways_out] == [
         ["mv", str(workspace / "current/age.json"), str(workspace / "current/age.json.damaged")],
-        ["orch", "train", "age"], ["orch", "ensemble", *ways_out[2].split()[2:3]],
+        ["orch", "train", "age"], ["orch", "ensemble", *ways_out[2].split()[2:3]], ["orch", "ensembles", "delete"],
     ]  # fmt: skip
     for words in ways_out:
         program, *rest = shlex.split(words)
@@ -107,12 +109,74 @@ def test_the_ways_out_of_a_check_work_one_after_another(orch: Orch, people: Path
             small = ("--folds", 3, *tiny("epochs=1"), "--jobs", 1, "--seed", 3) if rest[0] == "train" else ()
             done = orch(*rest, *small)
             assert done.code == 0, words
-    assert "soft-0002 is now the current ensemble (was soft-0001)." in done.err  # to which no command can go back
-    done = orch("workspace", "check", "-w", workspace)  # the new run has taken the lost one's id
-    assert "age-0001/fold-0/member.json: not the card of the member that soft-0001 was built from" in done.err
-    assert orch("ensembles", "use", "soft-0001", "-w", workspace).code == 2
-    (delete,) = re.findall(r"`(orch ensembles delete [^`]+)`", done.err)
-    assert orch(*shlex.split(delete)[1:], "--yes").code == 0
+        if rest[0] == "ensemble":
+            assert "soft-0002 is now the current ensemble (was soft-0001)." in done.err  # to which nothing can go back
+            refused = orch("ensembles", "use", "soft-0001", "-w", workspace)  # the new run has taken the lost one's id
+            assert refused.code == 2
+            assert "member.json: not the card of the member that soft-0001 was built from" in refused.err
+    assert orch("workspace", "check", "-w", workspace).code == 0
+
+
+@pytest.mark.parametrize("lost", [["age", "gender"], ["mask", "gender", "age"]])
+@pytest.mark.parametrize("chosen", [True, False])
+def test_several_lost_runs_are_trained_again_in_the_order_that_is_printed(
+    orch: Orch, people: Path, workspace: Path, lost: list[str], chosen: bool
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    for task in lost:
+        shutil.rmtree(workspace / f"{task}-0001")
+        if not chosen:
+            (workspace / f"current/{task}.json").unlink()
+    done = orch("workspace", "check", "-w", workspace)
+    assert done.code == 1
+    ways_out = re.findall(r"`([^`]+)`", done.err)
+    assert len(ways_out) == len(set(ways_out))
+    for words in ways_out:
+        program, *rest = shlex.split(words)
+        if program == "mv":
+            subprocess.run([program, *rest], check=True)
+            continue
+        rest = [str(people / "train") if word == "DIR" else word for word in rest]
+        small = ("--folds", 3, *tiny("epochs=1"), "--jobs", 1) if rest[0] == "train" else ()
+        done = orch(*rest, *small)
+        assert done.code == 0, (words, done.err)
+    while (done := orch("workspace", "check", "-w", workspace)).code:  # where no choice names them, one run at a time
+        assert not chosen
+        for words in re.findall(r"`(orch [^`]+)`", done.err):
+            rest = [str(people / "train") if word == "DIR" else word for word in shlex.split(words)[1:]]
+            small = ("--folds", 3, *tiny("epochs=1"), "--jobs", 1) if rest[0] == "train" else ()
+            assert orch(*rest, *small).code == 0, words
+
+
+def test_a_run_that_lost_its_weights_is_not_offered(orch: Orch, people: Path, workspace: Path) -> None:
+    assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0
+    (workspace / "age-0002/fold-0/weights.safetensors").unlink()
+    done = orch("ensembles", "use", "soft-0001", "-w", workspace)
+    assert done.code == 2
+    assert "age-0002/fold-0/weights.safetensors: missing, and soft-0001 answers with that member" in done.err
+    done = orch("runs", "use", "age-0001", "-w", workspace)
+    assert "age-0001 is now the current age run (was age-0002)." in done.err
+    (workspace / "current/age.json").unlink()
+    done = orch("ensemble", "-w", workspace)
+    assert "choose one: `orch runs use age-0001" in done.err
+
+
+def test_a_lost_run_whose_choice_was_removed_is_replaced_by_another_in_one_round(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "age-0002")
+    (workspace / "current/age.json").unlink()
+    photo = next((people / "eval/images").iterdir())
+    done = orch("predict", photo, "-w", workspace)
+    assert done.code == 2
+    ways_out = re.findall(r"`(orch [^`]+)`", done.err)
+    assert ways_out[0].split()[1:4] == ["runs", "use", "age-0001"]
+    for words in ways_out:
+        assert orch(*shlex.split(words)[1:]).code == 0, words
+    assert orch("predict", photo, "-w", workspace).code == 0
     assert orch("workspace", "check", "-w", workspace).code == 0
 
 

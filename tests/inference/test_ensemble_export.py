@@ -111,9 +111,38 @@ def test_a_program_that_answers_otherwise_is_no_export(
     assert hashes(tmp_path / "out") == whole  # the export that was there stays as it was
 
 
+@pytest.mark.parametrize("name", ["card.json", ".unfinished/notes.txt"])
+def test_a_users_files_of_the_same_names_are_left_alone(orch: Orch, workspace: Path, tmp_path: Path, name: str) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    own = tmp_path / "own" / name
+    own.parent.mkdir(parents=True)
+    own.write_text('{"mine": 1}')
+    done = orch("export", "--out", tmp_path / "own", "-w", workspace)
+    assert done.code == 2
+    assert "holds files that no export has made" in done.err
+    assert own.read_text() == '{"mine": 1}'
+
+
+def test_two_commands_do_not_export_into_one_folder_at_once(orch: Orch, exported: Path, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(exported, tmp_path / "runs"))
+    assert orch("ensemble", "-w", runs).code == 0
+    out = tmp_path / "a/b/out"
+    with ensemble_export._staged(out) as staging:
+        assert staging.is_dir()
+        done = orch("export", "--out", out, "-w", runs)
+        assert done.code == 2
+        assert "another orch command is exporting there" in done.err
+        for name in ("predict.py", "card.json"):
+            (staging / name).write_text("{}")
+    with pytest.raises(OSError, match="broken"), ensemble_export._staged(tmp_path / "new/out"):
+        raise OSError("broken")
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_a_killed_export_left_is_written_over(orch: Orch, workspace: Path, tmp_path: Path) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     (tmp_path / "out" / ".unfinished").mkdir(parents=True)
+    (tmp_path / "out" / ".unfinished" / ".orch-export").touch()
     (tmp_path / "out" / ".unfinished" / "half.onnx").write_bytes(b"x")
     (tmp_path / "out" / "predict.py").write_text("half")
     done = orch("export", "--out", tmp_path / "out", "-w", workspace)

@@ -80,7 +80,10 @@ def test_retraining_a_fold_refuses_changed_photos_and_initial_weights(orch: Orch
     Image.open(photo).rotate(180).save(photo)
     done = train(orch, copy, runs, "train", "mask", "--fold", 1)
     assert done.code == 2
-    assert "the photos changed since mask-0001 was trained: members of different data never mix" in done.err
+    assert (
+        "the photos or their labels changed since mask-0001 was trained: members of different data never mix"
+        in done.err
+    )
 
 
 def test_a_retraining_keeps_plan_and_recipe_of_the_current_run(orch: Orch, people: Path, workspace: Path) -> None:
