@@ -168,6 +168,46 @@ class VoterScores:
 
 
 @dataclass(frozen=True)
+class TriedStrategy:
+    """A strategy that `auto` tried.
+
+    Attributes:
+        name: its words.
+        macro_f1: its nested 18-way macro F1.
+        over_soft: what it gains over a soft vote, nested; None for the soft vote itself.
+        chosen: whether it is used.
+    """
+
+    name: str
+    macro_f1: float
+    over_soft: Difference | None
+    chosen: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        gain = None if self.over_soft is None else _gain_dict(self.over_soft)
+        return {"name": self.name, "macro_f1": self.macro_f1, "over_soft": gain, "chosen": self.chosen}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> TriedStrategy:
+        """The inverse of `as_dict`."""
+        gain = value["over_soft"]
+        return cls(value["name"], value["macro_f1"], None if gain is None else _gain_of(gain), value["chosen"])
+
+
+def _gain_dict(gain: Difference) -> dict[str, Any]:
+    return {
+        "macro_f1": gain.value,
+        "interval_95": gain.interval.as_list(),
+        "probability_above": gain.probability,
+    }
+
+
+def _gain_of(value: Mapping[str, Any]) -> Difference:
+    return Difference(value["macro_f1"], Interval.from_list(value["interval_95"]), value["probability_above"])
+
+
+@dataclass(frozen=True)
 class EnsembleRecord:
     """What `ensemble.json` holds.
 
@@ -189,6 +229,8 @@ class EnsembleRecord:
         why_no_score: why there are no scores; empty if there are.
         single: task -> scores of each run, member and table alone.
         added_by: run or table -> what it adds to the label's macro F1.
+        tried: the strategies that `auto` tried; empty for others.
+        left_out: runs and tables without any weight, which were scored and are not in the ensemble.
         outdated_labels: run -> number of scored photos whose label it has learned otherwise than the newest labels, against
             which the ensemble is scored; only runs that have any.
         later_people: run -> number of scored people who joined the data after it was trained, for whom all its members answer;
@@ -211,6 +253,8 @@ class EnsembleRecord:
     why_no_score: str = ""
     single: Mapping[str, tuple[VoterScores, ...]] = field(default_factory=dict)
     added_by: Mapping[str, Difference] = field(default_factory=dict)
+    tried: tuple[TriedStrategy, ...] = ()
+    left_out: tuple[str, ...] = ()
     outdated_labels: Mapping[str, int] = field(default_factory=dict)
     later_people: Mapping[str, int] = field(default_factory=dict)
     disagreements: int | None = None
@@ -330,7 +374,7 @@ class EnsembleRecord:
             "strategy": self.strategy.words, "calibrate": self.strategy.calibrate, "decide": self.strategy.decide,
             "pool_people": self.strategy.pool_people,
         }  # fmt: skip
-        for name in ("combiners_by_fold", "plain", "alone", "outdated_labels", "later_people"):
+        for name in ("combiners_by_fold", "plain", "alone", "outdated_labels", "later_people", "left_out"):
             if not value[name]:
                 del value[name]
         members = {
@@ -342,15 +386,11 @@ class EnsembleRecord:
             "evaluation": None
             if self.evaluation is None
             else {name: scored.as_dict() for name, scored in self.evaluation.items()},
-            "added_by": {
-                name: {
-                    "macro_f1": gain.value,
-                    "interval_95": gain.interval.as_list(),
-                    "probability_above": gain.probability,
-                }
-                for name, gain in self.added_by.items()
-            },
+            "added_by": {name: _gain_dict(gain) for name, gain in self.added_by.items()},
+            **({"tried": [tried.as_dict() for tried in self.tried]} if self.tried else {}),
         }
+        if not self.tried:
+            del value["tried"]
         return {**asked, **value, **scores, "members": members, "classes": _class_names(), "labels": list(LABELS)}
 
     def save(self) -> None:
@@ -386,12 +426,9 @@ class EnsembleRecord:
                 "single": {
                     task: tuple(VoterScores(**scores) for scores in voters) for task, voters in value["single"].items()
                 },
-                "added_by": {
-                    name: Difference(
-                        gain["macro_f1"], Interval.from_list(gain["interval_95"]), gain["probability_above"]
-                    )
-                    for name, gain in value["added_by"].items()
-                },
+                "added_by": {name: _gain_of(gain) for name, gain in value["added_by"].items()},
+                "tried": tuple(map(TriedStrategy.from_dict, value.get("tried", ()))),
+                "left_out": tuple(value.get("left_out", ())),
             }
             record = cls(
                 folder=folder, id=folder.name, strategy=strategy, members=members, external=external, **{**value, **typed}

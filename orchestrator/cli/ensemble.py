@@ -147,6 +147,7 @@ def print_built(built: BuiltEnsemble) -> None:
         print_scores("out of fold", scored.evaluation)
         _print_singles(record)
         _print_added(record)
+        _print_tried(record)
         print_labels(label)
         _print_learned(record)
         _print_disagreements(record, scored.disagreements)
@@ -176,6 +177,23 @@ def _print_history(record: EnsembleRecord, photos: int, people: int) -> None:
         print_result(
             f"{run} learned from older labels: {corrected:,} of {photos:,} photos have another one now, by which all are scored."
         )
+
+
+def _print_tried(record: EnsembleRecord) -> None:
+    """What `auto` tried, and what came of it."""
+    if record.tried:
+        title = "strategies tried, each scored on people whom it has not learned from"
+        table = grid(title, "strategy", "macro F1", "over soft", "P(better)", keep=("macro F1", "over soft"))
+        for tried in record.tried:
+            gain = tried.over_soft
+            cells = ("", "") if gain is None else (str(gain), f"{gain.probability:.2f}")
+            name = f"{tried.name} (chosen)" if tried.chosen else tried.name
+            table.add_row(name, score_text(tried.macro_f1), *cells, style="bold" if tried.chosen else None)
+        stdout_console().print(table)
+        if record.tried[0].chosen:
+            print_result("auto keeps the soft vote: nothing else is surely better.")
+    for source in record.left_out:
+        print_result(f"{source} is left out: it has no weight in any task.")
 
 
 def _print_singles(record: EnsembleRecord) -> None:

@@ -12,6 +12,7 @@ from orchestrator.core.errors import ConfigError, Mistakes, check_choice, neares
 from orchestrator.core.labels import TASKS
 
 __all__ = [
+    "AUTO",
     "CALIBRATIONS",
     "DECISIONS",
     "ENSEMBLE_KINDS",
@@ -28,10 +29,14 @@ VOTES: Mapping[str, str] = {
     "geometric": "geometric mean of probabilities",
     "power:P": "between these two means, as power:0.5",
     "greedy": "mean weighted by run, the weights learned out of fold",
+    "auto": "the best of these out of fold, if it is surely better than soft; runs that hurt are left out",
 }
 """Words of `--strategy` -> what they mean."""
 
-LEARNED_VOTES = ("greedy",)
+AUTO = "auto"
+"""The word that leaves the choice to scores; for all tasks at once, since the 18-way score decides."""
+
+LEARNED_VOTES = ("greedy", AUTO)
 """Those of them whose numbers are learned from out-of-fold answers."""
 
 OF_A_PERSON = ("gender", "age")
@@ -155,6 +160,11 @@ class Strategy:
         return next(iter(kinds)) if len(kinds) == 1 else MIXED
 
     @property
+    def is_auto(self) -> bool:
+        """Whether the vote is chosen by scores."""
+        return AUTO in self.votes.values()
+
+    @property
     def learns(self) -> bool:
         """Whether it learns numbers from out-of-fold answers, without which it combines nothing."""
         return bool({*self.votes.values()} & {*LEARNED_VOTES}) or bool(self.options[2:])
@@ -190,6 +200,8 @@ def _votes_of(strategy: str) -> dict[str, str]:
                     f"--strategy {word}: write TASK=VOTE with a task of {', '.join(TASKS)}.{nearest(task, TASKS)}"
                 )
             _check_vote(vote)
+            if vote == AUTO:
+                raise ConfigError(f"--strategy {word}: auto chooses for all tasks at once. Write --strategy auto.")
             votes[task] = vote
     mistakes.raise_if_any()
     return votes

@@ -21,6 +21,7 @@ from orchestrator.artifacts.ensembles import (
     EnsembleMember,
     EnsembleRecord,
     ExternalSource,
+    TriedStrategy,
 )
 from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.members import check_member
@@ -28,13 +29,17 @@ from orchestrator.artifacts.origins import plan_of, table_of
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace, now
+from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combined, Combiner
+from orchestrator.combining.voting import WeightedVote
 from orchestrator.core.errors import ConfigError, WorkspaceError
 from orchestrator.core.files import atomic, sha256_of
+from orchestrator.core.interval import Difference
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, decompose
 from orchestrator.core.metrics import macro_f1
 from orchestrator.core.strategies import Strategy
 from orchestrator.data.lines import write_rows
+from orchestrator.ensembling.auto import AutoLearner, try_strategies
 from orchestrator.ensembling.choosing import make_ensemble_current
 from orchestrator.ensembling.evaluation import Evaluation
 from orchestrator.ensembling.external import ExternalTable
@@ -77,6 +82,9 @@ class Scored:
         out_of_fold: the out-of-fold answers.
         combined: these answers, combined by combiners that have learned nothing from the photo's person (`CrossFitted`).
         disagreements: photos on which soft and hard votes differ, with both answers.
+        tried: the strategies that `auto` tried; empty for others.
+        added_by: run or table -> what it adds to the label's macro F1.
+        left_out: runs and tables without any weight, which are not in the ensemble.
     """
 
     combiner: Combiner
@@ -87,6 +95,9 @@ class Scored:
     out_of_fold: OutOfFold
     combined: Combined
     disagreements: pd.DataFrame
+    tried: tuple[TriedStrategy, ...]
+    added_by: Mapping[str, Difference]
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -152,9 +163,12 @@ def build_ensemble(
         )
     if out_of_fold is not None and external:
         out_of_fold = with_external(out_of_fold, external, plan_of(workspace, newest_run(chosen)))
-    learner = StrategyLearner(strategy)
-    scores = None if out_of_fold is None else _score(out_of_fold, learner)
-    record = _record(strategy, learner, members, sources, newest_run(chosen), scores, why_none)
+    scores = None if out_of_fold is None else _score(out_of_fold, strategy)
+    left_out = () if scores is None else scores.left_out
+    members = [member for member in members if member.run not in left_out]
+    kept = [(table, source) for table, source in zip(external, sources, strict=True) if source.name not in left_out]
+    external, sources = [table for table, _ in kept], [source for _, source in kept]
+    record = _record(strategy, members, sources, newest_run(chosen), scores, why_none)
     later_people = {} if scores is None else {run: answers.photos.people for run, answers in later.items()}
     record = replace(
         record, outdated_labels=outdated, later_people={run: people for run, people in later_people.items() if people}
@@ -195,17 +209,39 @@ def _joined(
     return join_grown(table, plan_of(workspace, newest), labels.truth, held_out, later), labels.outdated
 
 
-def _score(out_of_fold: OutOfFold, learner: Learner) -> Scored:
-    fitted, combiner, plain = cross_fit(out_of_fold, learner), fitted_to(out_of_fold, learner), dict[str, float]()
+def _score(out_of_fold: OutOfFold, strategy: Strategy) -> Scored:
+    learner: Learner = StrategyLearner(strategy)
+    nested, tried, plain = learner, tuple[TriedStrategy, ...](), dict[str, float]()
+    if strategy.is_auto:
+        people = out_of_fold.photos["person"].to_numpy()
+        found = try_strategies(strategy, out_of_fold.answers, out_of_fold.truth, people)
+        nested, learner, tried = AutoLearner(strategy), found.learner, found.strategies
+    fitted, combiner = cross_fit(out_of_fold, nested), fitted_to(out_of_fold, learner)
     combined = fitted.combine(out_of_fold)
-    if learner.learns:
+    if nested.learns:
         plain = _macro_f1s(out_of_fold, combiner.combine(out_of_fold.answers, out_of_fold.persons))
     evaluation, alone = evaluate(out_of_fold, combined), dict[str, float]()
     if combiner.people is not None:
         alone = _macro_f1s(out_of_fold, fitted.combine(out_of_fold, together=False))
     return Scored(
-        combiner, fitted.by_fold, evaluation, plain, alone, out_of_fold, combined, _disagreements(out_of_fold)
-    )
+        combiner, fitted.by_fold, evaluation, plain, alone, out_of_fold, combined, _disagreements(out_of_fold), tried,
+        added_by(out_of_fold, learner), _silent(combiner, out_of_fold.answers),
+    )  # fmt: skip
+
+
+def _silent(combiner: Combiner, answers: Answers) -> tuple[str, ...]:
+    """Runs and tables that have no weight in any task; nothing of them is needed to predict.
+
+    Of a task that tables alone answer they are kept: they answer photos that no table names.
+    """
+    heard: set[str] = set()
+    for task, vote in combiner.votes.items():
+        voters = answers.of(task).voters
+        weights = vote.weights if isinstance(vote, WeightedVote) else {}
+        with_weight = [voter for voter in voters if weights.get(voter.source, 1.0) > 0]
+        all_are_tables = all(voter.external for voter in with_weight)
+        heard.update(voter.source for voter in (voters if all_are_tables else with_weight))
+    return tuple(source for source in answers.sources if source not in heard)
 
 
 def _macro_f1s(out_of_fold: OutOfFold, combined: Combined) -> dict[str, float]:
@@ -219,7 +255,6 @@ def _macro_f1s(out_of_fold: OutOfFold, combined: Combined) -> dict[str, float]:
 
 def _record(
     strategy: Strategy,
-    learner: Learner,
     members: Sequence[EnsembleMember],
     sources: Sequence[ExternalSource],
     newest: RunRecord,
@@ -241,7 +276,9 @@ def _record(
         plain=scores.plain,
         alone=scores.alone,
         single=singles(scores.out_of_fold),
-        added_by=added_by(scores.out_of_fold, learner),
+        added_by=scores.added_by,
+        tried=scores.tried,
+        left_out=scores.left_out,
         disagreements=len(scores.disagreements),
     )
 
