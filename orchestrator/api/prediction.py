@@ -119,7 +119,8 @@ def ensemble(
         calibrate: `none`, `temperature` or `vector`.
         decide: `argmax`, or `macro-f1`: multipliers of classes that are learned for the 18-way macro F1.
         pool_people: learn how a person's photos answer together for age and gender; the scores are of these answers.
-        members: `TASK=RUN` or `TASK=RUN,RUN`; other tasks use their current run.
+        members: `TASK=RUN` or `TASK=RUN,RUN`; other tasks use their current run. `joint=RUN` votes in all tasks,
+            `joint=RUN:TASK,TASK` in these.
         external: tables of probabilities, or old submissions, that vote too.
         scored: whether to score it; runs that hold people out in different folds cannot be scored.
         data: where the newest run's photos are now, for people who joined after other runs were trained; None: where they
@@ -133,7 +134,7 @@ def ensemble(
     workspace, files = Path(workspace), [*map(Path, external)]
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.core.strategies import Strategy
-    from orchestrator.ensembling.choosing import choose_runs
+    from orchestrator.ensembling.choosing import choose_runs, votes_in
 
     mistakes = Mistakes()
     with mistakes.collect():
@@ -159,7 +160,10 @@ def ensemble(
 
         chosen = [run for of_task in runs.values() for run in of_task]
         later = later_answers(opened_workspace, chosen, device, path_or_none(data), listen)
-    built = build_ensemble(opened_workspace, parsed, runs, SPECIALISTS, scored=scored, external=tables, later=later)
+    built = build_ensemble(
+        opened_workspace, parsed, runs, SPECIALISTS, scored=scored, external=tables, later=later,
+        votes_in=votes_in(members),
+    )  # fmt: skip
     if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.core.commands import display_path, orch
 from orchestrator.core.errors import ConfigError, DamagedError
 from orchestrator.core.interval import Difference, Interval
-from orchestrator.core.labels import CLASS_COUNTS, CLASSES, JOINT, LABELS, TASKS
+from orchestrator.core.labels import CLASS_COUNTS, CLASSES, JOINT, LABELS, TASKS, tasks_of
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 from orchestrator.core.strategies import Strategy
 from orchestrator.core.typed import check_types
@@ -49,6 +49,7 @@ class EnsembleMember:
         folder: folder of its files, relative to the workspace's root.
         sha256: sha256 of its weights.
         function: digest of the function that it computes.
+        votes_in: the tasks in which it votes: its own; of a joint network all three, or those that were asked for.
     """
 
     task: str
@@ -57,6 +58,7 @@ class EnsembleMember:
     folder: str
     sha256: str
     function: str
+    votes_in: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -318,14 +320,14 @@ class EnsembleRecord:
 
         Out of fold, one member answers for its run, and a table weighs as much as that member.
         """
-        runs = [member.run for member in self.members if member.task in (task, JOINT)]
+        runs = [member.run for member in self.members if task in member.votes_in]
         return len(runs) / len(set(runs))
 
     @property
     def _sources(self) -> dict[str, set[str]]:
         """Task -> the runs and tables that answer for it."""
         return {
-            task: {member.run for member in self.members if member.task in (task, JOINT)}
+            task: {member.run for member in self.members if task in member.votes_in}
             | {table.name for table in self.external if task in table.tasks and table.matched}
             for task in TASKS
         }
@@ -333,7 +335,16 @@ class EnsembleRecord:
     @property
     def member_options(self) -> list[str]:
         """The options of a command that names its runs."""
-        return [word for task, runs in self.runs.items() for word in ("--members", f"{task}={','.join(runs)}")]
+        votes_in = {member.run: member.votes_in for member in self.members}
+        words = {
+            run: f"{run}:{','.join(tasks)}" if run in self.runs.get(JOINT, ()) and tasks != TASKS else run
+            for run, tasks in votes_in.items()
+        }
+        return [
+            word
+            for task, runs in self.runs.items()
+            for word in ("--members", f"{task}={','.join(words[run] for run in runs)}")
+        ]
 
     def rebuild_advice(self) -> str:
         """How to make an ensemble of the same runs, tables and combiner again, to complete a sentence."""
@@ -415,7 +426,11 @@ class EnsembleRecord:
             )
             if (value.pop("classes"), value.pop("labels")) != (_class_names(), list(LABELS)):
                 raise ValueError("of other classes than this version's")
-            members = tuple(EnsembleMember(**member) for cards in value.pop("members").values() for member in cards)
+            members = tuple(
+                EnsembleMember(**{**member, "votes_in": tuple(member["votes_in"])})
+                for cards in value.pop("members").values()
+                for member in cards
+            )
             external = tuple(
                 ExternalSource(**{**table, "tasks": tuple(table["tasks"])}) for table in value.pop("external")
             )
@@ -434,11 +449,13 @@ class EnsembleRecord:
                 folder=folder, id=folder.name, strategy=strategy, members=members, external=external, **{**value, **typed}
             )  # fmt: skip
             check_types(record)
-            unanswered = [task for task in TASKS if task not in record.runs and JOINT not in record.runs]
+            unanswered = [task for task in TASKS if not any(task in member.votes_in for member in record.members)]
             if record.evaluation is not None and set(record.evaluation) != {*TASKS, "label"}:
                 raise TypeError(f"evaluation has {', '.join(record.evaluation)}")
             if wrong := [member.task for member in record.members if member.task not in CLASSES]:
                 raise TypeError(f"a member of the task {wrong[0]!r}")
+            if any(set(member.votes_in) - set(tasks_of(member.task)) for member in record.members):
+                raise TypeError("a member that votes in tasks that it does not answer")
             if unanswered:
                 raise TypeError(f"no member answers for {', '.join(unanswered)}")
             return record

@@ -53,7 +53,7 @@ def ensemble(
         typer.Option(
             "--members",
             "-m",
-            help="TASK=RUN or TASK=RUN,RUN; the current run where left out. joint=RUN votes in all tasks.",
+            help="TASK=RUN or TASK=RUN,RUN; the current run where left out. joint=RUN votes in all tasks, joint=RUN:mask in one.",
         ),
     ] = [],
     more: Annotated[list[str] | None, typer.Argument(help="More TASK=RUN words.", metavar="[TASK=RUN ...]")] = None,
@@ -85,7 +85,7 @@ def ensemble(
       orch ensemble --decide macro-f1
       orch ensemble --strategy greedy --calibrate vector --members age=age-0001,age-0002
       orch ensemble --members age=age-0002 gender=gender-0001 mask=mask-0001
-      orch ensemble --members joint=joint-0001
+      orch ensemble --members joint=joint-0001:mask,gender
       orch ensemble --with other.parquet --with old_submission.csv
     """
     from orchestrator import api
@@ -247,10 +247,10 @@ def _print_learned(record: EnsembleRecord) -> None:
 
 
 def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:
-    from orchestrator.core.labels import JOINT, TASKS
+    from orchestrator.core.labels import TASKS
 
-    runs = record.runs
-    if not record.external and all(len({*runs.get(task, ()), *runs.get(JOINT, ())}) == 1 for task in TASKS):
+    runs = {task: {member.run for member in record.members if task in member.votes_in} for task in TASKS}
+    if not record.external and not record.left_out and all(len(of_task) == 1 for of_task in runs.values()):
         print_result(
             "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: only "
             "one member has not seen its person. They can differ when predicting."

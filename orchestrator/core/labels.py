@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_band_names", "age_bands", "class_names",
     "columns_of", "compose", "confidence_column", "decompose", "differing", "joint_probabilities", "marginals", "of_tasks",
-    "read_label",
+    "read_label", "tasks_of",
 ]  # fmt: skip
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
@@ -178,6 +178,11 @@ def marginals(joint: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.floating
         task: cube.sum(axis=tuple(axis for axis in axes if axis != task_axis))
         for task_axis, task in zip(axes, TASKS, strict=True)
     }
+
+
+def tasks_of(name: str) -> tuple[str, ...]:
+    """The tasks that a network answers: its own; all three of a joint one."""
+    return TASKS if name == JOINT else (name,)
 
 
 def of_tasks(name: str, answers: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.floating[Any]]]:

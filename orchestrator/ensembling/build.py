@@ -35,7 +35,7 @@ from orchestrator.combining.voting import WeightedVote
 from orchestrator.core.errors import ConfigError, WorkspaceError
 from orchestrator.core.files import atomic, sha256_of
 from orchestrator.core.interval import Difference
-from orchestrator.core.labels import CLASSES, LABELS, TASKS, decompose
+from orchestrator.core.labels import CLASSES, LABELS, TASKS, decompose, tasks_of
 from orchestrator.core.metrics import macro_f1
 from orchestrator.core.strategies import Strategy
 from orchestrator.data.lines import write_rows
@@ -123,6 +123,7 @@ def build_ensemble(
     scored: bool = True,
     external: Sequence[ExternalTable] = (),
     later: Mapping[str, LaterAnswers] | None = None,
+    votes_in: Mapping[str, tuple[str, ...]] | None = None,
 ) -> BuiltEnsemble:
     """Scores the chosen runs out of fold and saves them as an ensemble.
 
@@ -138,6 +139,7 @@ def build_ensemble(
         external: external tables, each with the weight of one run; scored where they name the fold that answered.
         later: run -> its answers for photos that joined the data later, for each run that was not trained on all photos of
             the newest run.
+        votes_in: joint run -> the tasks in which it votes; all three, if it is not there.
 
     Raises:
         ConfigError: the strategy learns from out-of-fold answers, and there are none.
@@ -146,12 +148,12 @@ def build_ensemble(
         LeakError: a table judges people that its member has seen, or may have.
     """
     later = later or {}
-    members, asked = _members(workspace, runs), " ".join(strategy.options)
+    members, asked = _members(workspace, runs, votes_in or {}), " ".join(strategy.options)
     why_none = why_unscored(workspace, runs) if scored else "left out as asked (--no-score)."
     if why_none and strategy.learns:
         raise ConfigError(f"{asked} learns from out-of-fold answers, and there are none: {why_none}")
     chosen = [run for of_task in runs.values() for run in of_task]
-    out_of_fold, outdated = (None, {}) if why_none else _joined(workspace, chosen, specialists, later)
+    out_of_fold, outdated = (None, {}) if why_none else _joined(workspace, chosen, specialists, later, votes_in or {})
     confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if out_of_fold is None else out_of_fold.mean_confidence
     external = [table.softened(confidence) for table in external]
     sources = _sources(external, out_of_fold)
@@ -195,18 +197,19 @@ def _joined(
     runs: Sequence[RunRecord],
     specialists: Mapping[str, Specialist],
     later: Mapping[str, LaterAnswers],
+    votes_in: Mapping[str, tuple[str, ...]],
 ) -> tuple[OutOfFold, Mapping[str, int]]:
     """The runs' out-of-fold answers with the newest labels; and run -> number of photos whose label it has learned otherwise."""
     held_out = {run.id: held_out_of(workspace, run) for run in runs}
     if len({run.data.photo_set for run in runs}) == 1:
-        out_of_fold = join(held_out)
+        out_of_fold = join(held_out, votes_in)
         labels = newest_labels(workspace, runs, list(out_of_fold.photos["path"]), specialists)
         return (out_of_fold, {}) if labels is None else (replace(out_of_fold, truth=labels.truth), labels.outdated)
     newest = newest_run(runs)
     table = table_of(workspace, newest)
     labels = newest_labels(workspace, runs, list(table["path"]), specialists)
     assert labels is not None  # the tables differ
-    return join_grown(table, plan_of(workspace, newest), labels.truth, held_out, later), labels.outdated
+    return join_grown(table, plan_of(workspace, newest), labels.truth, held_out, later, votes_in), labels.outdated
 
 
 def _score(out_of_fold: OutOfFold, strategy: Strategy) -> Scored:
@@ -307,7 +310,9 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
         write_rows(temporary, table, table.itertuples(index=False))
 
 
-def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> list[EnsembleMember]:
+def _members(
+    workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]], votes_in: Mapping[str, tuple[str, ...]]
+) -> list[EnsembleMember]:
     """The record of each member: its folder, the hash of its weights, and a digest of what it computes."""
     members = []
     for task in runs:
@@ -315,7 +320,8 @@ def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> l
             for fold in run.folds:
                 card = check_member(run, fold)
                 folder = run.member(fold).relative_to(workspace.root).as_posix()
-                members.append(EnsembleMember(task, run.id, fold, folder, card.sha256[WEIGHTS], card.function))
+                tasks = votes_in.get(run.id, tasks_of(task))
+                members.append(EnsembleMember(task, run.id, fold, folder, card.sha256[WEIGHTS], card.function, tasks))
     return members
 
 

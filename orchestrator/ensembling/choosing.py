@@ -17,12 +17,12 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, DamagedError, Problem, WorkspaceError, nearest
-from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.core.labels import CLASSES, JOINT, TASKS
 
 if TYPE_CHECKING:
     from orchestrator.ensembling.gains import Gain
 
-__all__ = ["choose_runs", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
+__all__ = ["choose_runs", "make_current", "make_ensemble_current", "use_ensemble", "use_run", "votes_in"]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
 
     Args:
         workspace: the workspace to search.
-        choice: `TASK=RUN` or `TASK=RUN,RUN`; `joint=RUN` for joint networks, which are used only when named.
+        choice: `TASK=RUN` or `TASK=RUN,RUN`; `joint=RUN` for joint networks, which are used only when named, or
+            `joint=RUN:TASK,TASK` (`votes_in`).
 
     Raises:
         ConfigError: `choice` names a wrong task, or a run that is missing, unfinished or of another task; all at once.
@@ -46,16 +47,11 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
             what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(CLASSES)}.{nearest(task, CLASSES)}"
             problems.append(Problem(f"--members {argument}", what))
             continue
-        for name in filter(None, names.split(",")):
-            try:
-                run = workspace.run(name)
-            except WorkspaceError as error:
-                problems.append(Problem(f"--members {argument}", error.message))
-                continue
-            problem = _why_unfit(run, task)
-            if problem:
-                problems.append(Problem(f"--members {argument}", problem))
-            if run.id not in [chosen.id for chosen in named.get(task, [])]:
+        for name, tasks in _named_runs(names):
+            run, why_unfit = _run_of(workspace, task, name, tasks)
+            if run is None:
+                problems.append(Problem(f"--members {argument}", why_unfit))
+            elif run.id not in [chosen.id for chosen in named.get(task, [])]:
                 named.setdefault(task, []).append(run)
     if problems:
         raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in --members:", problems)
@@ -69,6 +65,40 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
     if missing:
         raise WorkspaceError("\n".join(error.message for error in missing))
     return {task: named[task] for task in CLASSES if task in named}
+
+
+def _run_of(workspace: Workspace, task: str, name: str, tasks: tuple[str, ...]) -> tuple[RunRecord | None, str]:
+    """A named run, or what is wrong with it."""
+    if tasks and (task != JOINT or set(tasks) - set(TASKS)):
+        return None, f"joint networks alone vote in chosen tasks: joint=RUN:TASK,TASK with tasks of {', '.join(TASKS)}."
+    try:
+        run = workspace.run(name)
+    except WorkspaceError as error:
+        return None, error.message
+    why_unfit = _why_unfit(run, task)
+    return (None, why_unfit) if why_unfit else (run, "")
+
+
+def _named_runs(names: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Each run of `RUN,RUN:TASK,TASK`, with the tasks after its colon."""
+    named: list[tuple[str, tuple[str, ...]]] = []
+    for word in filter(None, names.split(",")):
+        run, colon, task = word.partition(":")
+        if not colon and word in TASKS and named and named[-1][1]:
+            named[-1] = named[-1][0], (*named[-1][1], word)
+        else:
+            named.append((run, (task,) if colon else ()))
+    return named
+
+
+def votes_in(choice: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Joint run -> the tasks in which it votes, of runs that are named with some.
+
+    Args:
+        choice: words as of `choose_runs`, which has checked them.
+    """
+    named = [pair for argument in choice for pair in _named_runs(argument.partition("=")[2])]
+    return {run: tuple(task for task in TASKS if task in tasks) for run, tasks in named if tasks}
 
 
 def _why_unfit(run: RunRecord, task: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from orchestrator.artifacts.origins import photo_hashes_of, plan_of, table_of
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.errors import LeakError, PlanError, quantity
-from orchestrator.core.labels import CLASS_COUNTS, of_tasks
+from orchestrator.core.labels import CLASS_COUNTS, TASKS, of_tasks
 from orchestrator.ensembling.out_of_fold import OutOfFold
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ def join_grown(
     truth: Mapping[str, NDArray[np.int64]],
     held_out: Mapping[str, HeldOut],
     later: Mapping[str, LaterAnswers],
+    votes_in: Mapping[str, tuple[str, ...]] | None = None,
 ) -> OutOfFold:
     """Everybody's answers for the newest table's N photos; each run is one voter.
 
@@ -198,6 +199,7 @@ def join_grown(
         truth: task -> codes, shape (N,).
         held_out: run -> its held-out answers.
         later: run -> its answers for photos that came later, for the runs that have any.
+        votes_in: joint run -> the tasks in which it votes; all three, if it is not there.
 
     Raises:
         PlanError: answers for photos that came later are missing.
@@ -213,6 +215,8 @@ def join_grown(
         answered = rows[own].astype(np.int64)
         late = of_tasks(of_run.task, later[run].probabilities) if run in later else {}
         for part in of_run.by_task():
+            if part.task not in (votes_in or {}).get(run, TASKS):
+                continue
             array = np.zeros((len(newest), CLASS_COUNTS[part.task]), np.float32)
             array[answered] = part.probabilities[own]
             if run in later:

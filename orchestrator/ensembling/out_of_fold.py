@@ -72,11 +72,12 @@ class OutOfFold:
         }
 
 
-def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
+def join(held_out: Mapping[str, HeldOut], votes_in: Mapping[str, tuple[str, ...]] | None = None) -> OutOfFold:
     """Several runs' answers, photo by photo.
 
     Args:
         held_out: run -> its held-out answers; the runs cover every task, or are joint ones.
+        votes_in: joint run -> the tasks in which it votes; all three, if it is not there.
 
     Raises:
         PlanError: the runs do not cover the same photos.
@@ -84,7 +85,8 @@ def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
     by_task: dict[str, dict[str, HeldOut]] = {task: {} for task in TASKS}
     for run, table in held_out.items():
         for part in table.by_task():
-            by_task[part.task][run] = part
+            if part.task in (votes_in or {}).get(run, TASKS):
+                by_task[part.task][run] = part
     firsts = {task: next(iter(runs.items())) for task, runs in by_task.items()}
     for task, runs in by_task.items():
         name, first = firsts[task]

@@ -40,7 +40,7 @@ __all__ = ["PROGRAM", "Exported", "check_export", "export_ensemble"]
 
 log = logging.getLogger(__name__)
 
-EXPORT_FORMAT = 3
+EXPORT_FORMAT = 4
 FEW_PHOTOS = 16
 """A check on fewer photos than this shows little."""
 
@@ -254,7 +254,7 @@ def _write_member(folder: Path, split: Split, exports: Exports, pixels: Pixels) 
     with atomic(folder / name) as temporary:
         shutil.copyfile(exports.path(split.tail), temporary)
     return {
-        "file": name, "task": member.task, "run": member.run, "fold": member.fold,
+        "file": name, "task": member.task, "votes_in": list(member.tasks), "run": member.run, "fold": member.fold,
         **asdict(member.preprocess.geometry), "backbone": member.backbone,
         "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
         "difference_from_torch": exports.difference(split, engine, pixels),

@@ -20,7 +20,7 @@ from orchestrator.artifacts.weights import load_weights
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.errors import DamagedError, Problem, WeightsError, WorkspaceError
 from orchestrator.core.files import digest_of
-from orchestrator.core.labels import CLASS_COUNTS, CLASSES, JOINT, TASKS, of_tasks
+from orchestrator.core.labels import CLASS_COUNTS, CLASSES, of_tasks, tasks_of
 from orchestrator.core.sealed import damaged_error
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.networks.backbones import create
@@ -43,6 +43,7 @@ class MemberFiles:
         folder: folder with the card and the weights.
         sha256: hash of the weights by the ensemble's record; empty: trust the card.
         function: digest of what the member computes, by the ensemble's record; empty: trust the card.
+        votes_in: the tasks in which it votes; empty: all that it answers.
     """
 
     task: str
@@ -51,6 +52,7 @@ class MemberFiles:
     folder: Path
     sha256: str = ""
     function: str = ""
+    votes_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,7 @@ class Member:
         precision: the recipe's precision.
         sha256: hash of the weights.
         network: in evaluation mode, on its device.
+        votes_in: the tasks in which it votes; empty: all that it answers.
     """
 
     folder: Path
@@ -84,6 +87,12 @@ class Member:
     precision: str
     sha256: str
     network: nn.Module
+    votes_in: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks in which it votes, in the order of the label's digits."""
+        return self.votes_in or tasks_of(self.task)
 
     @property
     def name(self) -> str:
@@ -123,8 +132,8 @@ class AnswerFunction(nn.Module):
 
 
 def voters_of(member: Member) -> tuple[Voter, ...]:
-    """A member as a voter: one for its task; a joint network is one for each task, in the order of the label's digits."""
-    return tuple(Voter(task, member.run, member.fold) for task in (TASKS if member.task == JOINT else (member.task,)))
+    """A member as a voter: one for its task; a joint network is one for each of its tasks, in the order of the label's digits."""
+    return tuple(Voter(task, member.run, member.fold) for task in member.tasks)
 
 
 def answers_of(members: Sequence[Member], probabilities: Sequence[NDArray[np.floating[Any]]]) -> Answers:
@@ -138,7 +147,8 @@ def answers_of(members: Sequence[Member], probabilities: Sequence[NDArray[np.flo
     arrays = [
         np.asarray(of_task, np.float32)
         for member, of_member in zip(members, probabilities, strict=True)
-        for of_task in of_tasks(member.task, of_member).values()
+        for task, of_task in of_tasks(member.task, of_member).items()
+        if task in member.tasks
     ]
     return Answers(CLASS_COUNTS, len(arrays[0]), tuple(voters), tuple(arrays))
 
@@ -226,7 +236,8 @@ def _load(files: MemberFiles, device: str, layouts: _EmptyNetworks) -> Member:
     network.requires_grad_(False)
     network = network.to(torch.device(device)).eval()
     return Member(
-        files.folder, task, files.run, files.fold, backbone, pooling, views, head, preprocess, precision, sha256, network
+        files.folder, task, files.run, files.fold, backbone, pooling, views, head, preprocess, precision, sha256, network,
+        files.votes_in,
     )  # fmt: skip
 
 

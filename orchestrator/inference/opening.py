@@ -48,7 +48,13 @@ def open_predictor(
         record.file(table.file, rebuild)
     files = [
         MemberFiles(
-            member.task, member.run, member.fold, workspace.root / member.folder, member.sha256, member.function
+            member.task,
+            member.run,
+            member.fold,
+            workspace.root / member.folder,
+            member.sha256,
+            member.function,
+            member.votes_in,
         )
         for member in record.members
     ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers
 from orchestrator.core.cores import cores
-from orchestrator.core.labels import TASKS
+from orchestrator.core.labels import JOINT, TASKS
 from orchestrator.core.stages import UNTIMED, Stages
 from orchestrator.inference.cascade import Settled, ask
 from orchestrator.inference.engines import Call, Features, Runner, torch_runners
@@ -132,7 +132,7 @@ class Runtime:
         Raises:
             ValueError: a rule for members that answer for several tasks, which cannot be asked in turn.
         """
-        joint = [member.name for member in self.members if len(voters_of(member)) > 1]
+        joint = [member.name for member in self.members if member.task == JOINT]
         if settled is not None and joint:
             raise ValueError(f"{', '.join(joint)}: answer for several tasks, and cannot be asked in turn")
         photos = len(next(iter(pixels.values())))

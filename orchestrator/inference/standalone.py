@@ -49,9 +49,10 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
         probabilities = sessions[member["file"]].run(None, {"photos": seen[None]})[0]
         if not np.isfinite(probabilities).all():
             raise ValueError(f"the answers of {member['file']} are NaN or infinite")
-        for task, part in _by_task(member["task"], probabilities, classes).items():
+        by_task = _by_task(member["task"], probabilities, classes)
+        for task in member["votes_in"]:
             voters.append(_beside("combining.answers").Voter(task, member["run"], member["fold"]))
-            arrays.append(part)
+            arrays.append(by_task[task])
     answers = _beside("combining.answers").Answers(classes, 1, tuple(voters), tuple(arrays))
     combiner = _beside("combining.combiners").Combiner.from_dict(card["combiner"])
     combined = combiner.combine(answers)

@@ -147,3 +147,52 @@ def test_an_export_answers_with_a_joint_network_as_predict_does(
     for task in TASKS:
         for name, value in answer["probabilities"][task].items():
             assert value == pytest.approx(expected["probabilities"][task][name], abs=1e-4)
+
+
+def test_a_joint_network_votes_in_the_chosen_tasks_alone(
+    orch: Orch, people: Path, joint_workspace: Path, tmp_path: Path
+) -> None:
+    members = ("--members", "joint=joint-0001:mask,gender")
+    done = orch("ensemble", "-w", joint_workspace, *members, "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert {tuple(member["votes_in"]) for member in record["members"]["joint"]} == {("mask", "gender")}
+    assert [entry["run"] for entry in record["single"]["age"] if entry["fold"] is None] == ["age-0001"]
+    tables = {
+        name: pd.concat([pd.read_parquet(path) for path in (joint_workspace / name).glob("fold-*/held_out.parquet")])
+        .sort_values("path", ignore_index=True)
+        for name in ("mask-0001", "gender-0001", "age-0001", "joint-0001")
+    }  # fmt: skip
+    joint = marginals(tables["joint-0001"].filter(like="p(").to_numpy())
+    out_of_fold = pd.read_parquet(joint_workspace / record["id"] / "out_of_fold.parquet")
+    for task in TASKS:
+        own = tables[f"{task}-0001"].filter(like="p(").to_numpy()
+        expected = own if task == "age" else (own + joint[task]) / 2
+        assert np.allclose(out_of_fold.filter(like=f"p({task} ").to_numpy(), expected, atol=1e-6)
+    photos = sorted((people / "eval/images").iterdir())[:2]
+    done = orch("predict", *photos, "-w", joint_workspace, "--json", "--engine", "torch")
+    answers = json.loads(done.out)
+    alone = orch("ensemble", "-w", joint_workspace).code
+    assert alone == 0
+    plain = json.loads(orch("predict", *photos, "-w", joint_workspace, "--json", "--engine", "torch").out)
+    for answer, of_specialists in zip(answers, plain, strict=True):
+        assert answer["probabilities"]["age"] == pytest.approx(of_specialists["probabilities"]["age"], abs=1e-6)
+        assert answer["probabilities"]["mask"] != pytest.approx(of_specialists["probabilities"]["mask"], abs=1e-6)
+    assert orch("ensembles", "use", record["id"], "-w", joint_workspace).code == 0
+    exported = orch("export", "--out", tmp_path / "files", "-w", joint_workspace)
+    assert exported.code == 0, exported.err  # the program's answers are compared with these
+    out = subprocess.run(
+        [sys.executable, tmp_path / "files/predict.py", photos[0]], check=True, capture_output=True, text=True
+    ).stdout
+    assert json.loads(out)["probabilities"]["age"] == pytest.approx(answers[0]["probabilities"]["age"], abs=1e-4)
+    (joint_workspace / record["id"] / "out_of_fold.parquet").unlink()
+    rebuild = re.search(r"`(orch ensemble [^`]+)`", orch("workspace", "check", "-w", joint_workspace).err)
+    assert rebuild
+    assert "joint=joint-0001:mask,gender" in rebuild[1]
+
+
+@pytest.mark.parametrize("words", ["age=age-0001:mask", "joint=joint-0001:hair", "joint=joint-0001:mask,hair"])
+def test_tasks_are_chosen_for_joint_networks_alone(orch: Orch, joint_workspace: Path, words: str) -> None:
+    done = orch("ensemble", "-w", joint_workspace, "--members", words)
+    assert done.code == 2
+    assert "joint networks alone vote in chosen tasks: joint=RUN:TASK,TASK with tasks of mask, gender, age." in done.err

@@ -338,7 +338,11 @@ def test_rows_of_all_photos_are_the_same_in_every_part_of_them() -> None:
 def test_a_table_weighs_as_much_as_a_run_whatever_its_folds(folds: int, photos: int) -> None:
     rng = np.random.default_rng(folds)
     task, classes = "age", CLASS_COUNTS["age"]
-    members = [EnsembleMember(task, run, fold, "", "", "") for run in ("age-0001", "age-0002") for fold in range(folds)]
+    members = [
+        EnsembleMember(task, run, fold, "", "", "", (task,))
+        for run in ("age-0001", "age-0002")
+        for fold in range(folds)
+    ]
     record = EnsembleRecord(Path(), "soft-0001", Strategy.parse(), SOFT.as_dict(), "", tuple(members))
     own = rng.dirichlet(np.ones(classes), photos)
     labels = ExternalTable("old.csv", tuple(map(str, range(photos))), {task: np.eye(classes)[np.zeros(photos, int)]})
