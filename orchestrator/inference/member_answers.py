@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.cores import cores, one_thread
-from orchestrator.inference.engines import torch_runners
+from orchestrator.inference.engines import Call, Features, torch_runners
 from orchestrator.inference.member import Member, check_finite
 from orchestrator.inference.runtime import CALL
-from orchestrator.inference.shared_backbone import unshared
+from orchestrator.inference.shared_backbone import split
 
 if TYPE_CHECKING:
     from orchestrator.data.store import PixelSource
 
 __all__ = ["member_answers"]
+
+GPU_CALL = 256  # photos per call on a GPU, whose time per call hardly depends on their number
 
 
 def member_answers(
@@ -28,7 +30,7 @@ def member_answers(
     device: str,
     answered: Callable[[int], None] = lambda _photos: None,
 ) -> list[NDArray[np.float32]]:
-    """The answers of members of one geometry for some photos, each decoded once.
+    """The answers of members of one geometry for some photos, each decoded once; layers that members share run once.
 
     Args:
         members: loaded on the device.
@@ -44,14 +46,23 @@ def member_answers(
         PhotoError: a photo cannot be decoded.
         WorkspaceError: a member's answers are NaN or infinite.
     """
-    runners = torch_runners([unshared(member) for member in members], device)
+    runners = torch_runners(split(members), device)
 
     def answer(part: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-        photos = pixels.take(part)
-        return [runner(photos) for runner in runners]
+        photos, shared = pixels.take(part), dict[Call, Features]()
+        answers = []
+        for runner in runners:
+            features: Features = photos
+            if runner.shared_backbone is not None:
+                if runner.shared_backbone not in shared:
+                    shared[runner.shared_backbone] = runner.begin(photos)
+                features = shared[runner.shared_backbone]
+            answers.append(runner.finish(features))
+        return answers
 
     parts: list[list[NDArray[np.float32]]] = []
-    stretches = [rows[start : start + CALL] for start in range(0, len(rows), CALL)]
+    size = CALL if device == "cpu" else GPU_CALL
+    stretches = [rows[start : start + size] for start in range(0, len(rows), size)]
     with ThreadPoolExecutor(cores() if device == "cpu" else 1, initializer=one_thread) as pool:
         for stretch, answers in zip(stretches, pool.map(answer, stretches), strict=True):
             for member, of_member in zip(members, answers, strict=True):

@@ -82,8 +82,7 @@ def later_answers(
         from orchestrator.networks.devices import resolve_device
 
         device = resolve_device(device)
-        total = sum(len(photos.rows) * (len(photos.run.folds) - len(kept[photos.run.id])) for photos in missing)
-        answered = counted(progress_callback(listen, "answer"), total)
+        answered = counted(progress_callback(listen, "answer"), sum(len(photos.rows) for photos in missing))
         for of_run in missing:
             _compute(workspace, of_run, table, of_newest, device, kept[of_run.run.id], answered)
     return {photos.run.id: LaterAnswers.mean_of(photos, kept[photos.run.id]) for photos in later}
@@ -133,16 +132,13 @@ def _compute(
     from orchestrator.inference.member_answers import member_answers
 
     run, rows = later.run, later.rows
+    cards = {fold: check_member(run, fold) for fold in run.folds if fold not in kept}
+    (geometry,) = {Preprocess.from_dict(card.preprocess).geometry for card in cards.values()}  # a run has one recipe
     paths, content = [photos.paths[row] for row in rows], table["content"].iloc[rows].tolist()
-    for fold in run.folds:
-        if fold in kept:
-            continue
-        card = check_member(run, fold)
-        geometry = Preprocess.from_dict(card.preprocess).geometry
-        pixels, _ = prepare_photos(
-            workspace, table["path"].iloc[rows].tolist(), paths, content, [geometry], store=False
-        )
-        members = load_members([MemberFiles(run.task, run.id, fold, run.member(fold))], device)
-        (kept[fold],) = member_answers(members, pixels[geometry], np.arange(len(rows)), device, answered)
+    pixels, _ = prepare_photos(workspace, table["path"].iloc[rows].tolist(), paths, content, [geometry], store=False)
+    members = load_members([MemberFiles(run.task, run.id, fold, run.member(fold)) for fold in cards], device)
+    answers = member_answers(members, pixels[geometry], np.arange(len(rows)), device, answered)
+    for (fold, card), of_member in zip(cards.items(), answers, strict=True):
+        kept[fold] = of_member
         path, name = _place(workspace, card, later, table)
-        write_sealed(path, KIND, name, FORMAT, {"probabilities": kept[fold].tolist()})
+        write_sealed(path, KIND, name, FORMAT, {"probabilities": of_member.tolist()})
