@@ -134,7 +134,8 @@ def _compute(
     run, rows = later.run, later.rows
     cards = {fold: check_member(run, fold) for fold in run.folds if fold not in kept}
     (geometry,) = {Preprocess.from_dict(card.preprocess).geometry for card in cards.values()}  # a run has one recipe
-    paths, content = [photos.paths[row] for row in rows], table["content"].iloc[rows].tolist()
+    all_paths = photos.paths  # made at each call
+    paths, content = [all_paths[row] for row in rows], table["content"].iloc[rows].tolist()
     pixels, _ = prepare_photos(workspace, table["path"].iloc[rows].tolist(), paths, content, [geometry], store=False)
     members = load_members([MemberFiles(run.task, run.id, fold, run.member(fold)) for fold in cards], device)
     answers = member_answers(members, pixels[geometry], np.arange(len(rows)), device, answered)
