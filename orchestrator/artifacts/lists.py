@@ -125,7 +125,7 @@ def list_ensembles(workspace: Workspace) -> EnsembleList:
             damaged.append(error)
             continue
         try:
-            workspace.check_members(record)
+            workspace.check_members(record, weights=True)
             listed.append(ListedEnsemble(record, "current" if name == current else "", name == current))
         except DamagedError as error:
             damaged.append(error)

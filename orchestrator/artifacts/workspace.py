@@ -531,22 +531,23 @@ class Workspace:
         """The way out where a link or a file stands for an ensemble's folder, to complete a sentence."""
         return after_setting_aside(folder, self.choose_current_advice("ensemble"))
 
-    def check_members(self, ensemble: EnsembleRecord, choices_are_told: bool = False) -> None:
+    def check_members(self, ensemble: EnsembleRecord, weights: bool = False, choices_are_told: bool = False) -> None:
         """Checks that the members that an ensemble uses are there, and by their runs' records are still the same.
 
         Args:
             ensemble: its record.
+            weights: whether the members' weights must be there too; whoever loads them names all that are not.
             choices_are_told: the caller reports lost choices itself, each with its way out: a command that can be
                 given once is not named twice.
 
         Raises:
             DamagedError: one of them is not; names the first.
         """
-        member = self._lost_member(ensemble)
+        member = self._lost_member(ensemble, weights)
         if member is None:
             return
         folder, run = self.root / member.folder, self.root / member.run
-        missing = _missing_file(folder)
+        missing = _missing_file(folder, weights)
         if missing is None:
             fault = f"not the card of the member that {ensemble.id} was built from: {member.run} was trained anew"
             way_out = self._without_run(ensemble.id, choices_are_told)
@@ -558,16 +559,16 @@ class Workspace:
                 way_out = retrain_advice(folder) if self._is_run(run) else self._repair()
         raise damaged_error(missing or folder / CARD, fault, way_out)
 
-    def _lost_member(self, ensemble: EnsembleRecord) -> EnsembleMember | None:
+    def _lost_member(self, ensemble: EnsembleRecord, weights: bool = True) -> EnsembleMember | None:
         """The first member of an ensemble that is missing, or that its run has no more: its id was given to another."""
-        weights: dict[str, str] = {}
+        on_record: dict[str, str] = {}
         for run in ensemble.run_ids:
             with suppress(DamagedError):  # reported where the run is
                 files = RunRecord.load(self.root / run).files
-                weights |= {f"{run}/{member}": sha256[WEIGHTS] for member, sha256 in files.items()}
+                on_record |= {f"{run}/{member}": sha256[WEIGHTS] for member, sha256 in files.items()}
         for member in ensemble.members:
-            same = weights.get(member.folder, member.sha256) == member.sha256
-            if not same or _missing_file(self.root / member.folder):
+            same = on_record.get(member.folder, member.sha256) == member.sha256
+            if not same or _missing_file(self.root / member.folder, weights):
                 return member
         return None
 
@@ -604,9 +605,10 @@ class Workspace:
         return f"train another run: `{orch('train', task, '--data', 'DIR', workspace=self.root)}`"
 
 
-def _missing_file(member: Path) -> Path | None:
+def _missing_file(member: Path, weights: bool = True) -> Path | None:
     """The card of a member, or its weights, if it is not there; whether they are as written shows when they are read."""
-    return next((path for path in (member / CARD, member / WEIGHTS) if not is_there(path)), None)
+    files = (member / CARD, member / WEIGHTS) if weights else (member / CARD,)
+    return next((path for path in files if not is_there(path)), None)
 
 
 def now() -> str:

@@ -207,7 +207,7 @@ def use_ensemble(workspace: Workspace, name: str) -> None:
         WorkspaceError: no ensemble has that name, its record is damaged, or a member is missing.
     """
     record = workspace.ensemble(name)
-    workspace.check_members(record)
+    workspace.check_members(record, weights=True)
     _set_ensemble(workspace, _current_ensemble(workspace), record)
 
 

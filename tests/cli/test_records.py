@@ -90,7 +90,9 @@ def test_a_complete_run_that_lacks_a_member_is_damaged_and_never_chosen(orch: Or
     shutil.rmtree(workspace / "age-0001")
     done = orch("ensembles", "use", "soft-0001", "-w", workspace)
     assert "missing, and soft-0001 answers with that member" in done.err
-    assert f"Then `orch ensemble --workspace {workspace}` makes another ensemble." in done.err
+    assert (
+        f"; then `orch ensemble --workspace {workspace}` makes another ensemble, and `orch ensembles delete" in done.err
+    )
     done = orch("workspace", "check", "-w", workspace)
     assert done.code == 1
     assert "answers with that member" in done.err  # one ensemble for each file
@@ -121,7 +123,8 @@ def test_a_run_that_is_gone_is_told_with_a_way_out_that_works(orch: Orch, people
         done = orch(*command, "-w", workspace)
         assert done.code == 2
         assert "age-0002/fold-0/member.json: missing, and soft-0001 answers with that member" in done.err, command
-        (make,) = re.findall(r"`(orch ensemble[^`]*)`", done.err)
+        make, delete = re.findall(r"`(orch ensemble[^`]*)`", done.err)
+        assert delete.startswith("orch ensembles delete soft-0001 --yes")
     assert orch(*shlex.split(make)[1:]).code == 0
     assert orch("predict", photos, "-w", workspace).code == 0
 
@@ -229,14 +232,15 @@ def test_an_ensemble_of_a_lost_run_is_deleted_once_another_is_made(orch: Orch, w
     assert orch("ensemble", "-w", workspace).code == 0
     (workspace / "age-0001").rename(workspace / "age-0001.damaged")  # as a repair sets it aside
     done = orch("workspace", "check", "-w", workspace)
-    assert (done.code, "ensembles delete" in done.err) == (1, False)
+    assert (done.code, "; or delete this ensemble" in done.err) == (1, False)
     (workspace / "current/age.json").unlink()
     assert train(orch, people, workspace, "train", "age", *tiny("epochs=1")).code == 0
     assert orch("ensemble", "-w", workspace).code == 0
     done = orch("workspace", "check", "-w", workspace)
     (delete,) = commands_in(done.err)
-    assert (done.code, delete) == (1, f"orch ensembles delete soft-0001 --workspace {workspace}")
-    assert orch(*shlex.split(delete)[1:], "--yes").code == 0
+    assert (done.code, delete) == (1, f"orch ensembles delete soft-0001 --yes --workspace {workspace}")
+    assert "; or delete this ensemble" in done.err
+    assert orch(*shlex.split(delete)[1:]).code == 0
     assert orch("workspace", "check", "-w", workspace).code == 0
 
 

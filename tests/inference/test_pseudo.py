@@ -51,7 +51,8 @@ def test_pseudo_labels_come_from_the_folds_own_members_and_train_them_alone(
     assert f"gender: {known['path'].nunique()} extra photos with {len(known)} labels join training" in done.err
     new = RunRecord.load(workspace / "gender-0002")
     assert new.data.extra.photos == len(table)
-    assert new.data.fingerprint == record.data.fingerprint
+    assert new.data.fingerprint == RunRecord.load(workspace / "gender-0001").data.fingerprint
+    assert new.data.photo_set == record.data.photo_set
     assert hashes(workspace / "gender-0001") == before
     for fold in range(3):
         card = json.loads((workspace / f"gender-0002/fold-{fold}/member.json").read_text())
