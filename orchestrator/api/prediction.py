@@ -148,6 +148,7 @@ def ensemble(
     runs = choose_runs(opened_workspace, members)
     from orchestrator.ensembling.build import build_ensemble, why_unscored
     from orchestrator.ensembling.external import deduplicated, read_external
+    from orchestrator.ensembling.newest_labels import check_labels
 
     tables, duplicate_notes = deduplicated([read_external(path) for path in files])
     for note in duplicate_notes:
@@ -159,6 +160,7 @@ def ensemble(
         from orchestrator.pipeline.later_answers import later_answers
 
         chosen = [run for of_task in runs.values() for run in of_task]
+        check_labels(opened_workspace, chosen, SPECIALISTS)
         later = later_answers(opened_workspace, chosen, device, path_or_none(data), listen)
     built = build_ensemble(
         opened_workspace, parsed, runs, SPECIALISTS, scored=scored, external=tables, later=later,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CASCADE", "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
-    "RecordedScores", "ScoreKind", "VoterScores",
+    "RecordedScores", "ScoreKind", "TriedStrategy", "VoterScores",
 ]  # fmt: skip
 
 ENSEMBLE_FORMAT = 7

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.artifacts.cards import HELD_OUT
 from orchestrator.artifacts.members import check_member
-from orchestrator.artifacts.origins import plan_of
+from orchestrator.artifacts.origins import plan_of, table_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, LeakError, WorkspaceError
@@ -22,7 +22,7 @@ from orchestrator.core.labels import JOINT, columns_of, decompose, marginals
 from orchestrator.core.metrics import are_probabilities
 from orchestrator.data.folds import FoldPlan
 
-__all__ = ["HeldOut", "held_out_of", "read_held_out"]
+__all__ = ["HeldOut", "held_out_of", "plan_on_record", "read_held_out"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +119,32 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
     table = table.sort_values("path", ignore_index=True)
     truth = table["truth"].to_numpy(dtype=np.int64)
     return HeldOut(task, table[["path", "person", "fold"]], truth, table[columns_of(task)].to_numpy(dtype=np.float32))
+
+
+def plan_on_record(workspace: Workspace, run: RunRecord) -> FoldPlan | None:
+    """A run's fold plan, put together from the answers of its members, each for the people whom it held out.
+
+    Whoever left the data before is in other runs' answers. None if these do not give the plan.
+
+    Args:
+        workspace: the workspace of the run.
+        run: a run with a plan.
+    """
+    assert run.plan is not None
+    others = [other for other in workspace.read_runs()[0] if other.plan is not None and other.id != run.id]
+    k, seed, fold_of = run.plan.k, run.plan.seed, dict[str, int]()
+    for source in [run, *(other for other in others if other.plan and (other.plan.k, other.plan.seed) == (k, seed))]:
+        for folder in source.members:
+            try:
+                table = pd.read_parquet(folder / HELD_OUT, columns=["person", "fold"])
+            except (OSError, ValueError, KeyError):
+                continue
+            fold_of = {**dict(zip(table["person"], map(int, table["fold"]), strict=True)), **fold_of}
+        plan = FoldPlan(k, seed, dict(sorted(fold_of.items())), ())
+        if plan.digest == run.plan.digest:
+            strata = tuple(column for column in ("gender", "age") if column in table_of(workspace, run))
+            return replace(plan, strata=strata)
+    return None
 
 
 def held_out_of(workspace: Workspace, run: RunRecord) -> HeldOut:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.data.photos import Photos
 
 __all__ = [
-    "people_of", "photo_hashes_of", "plan_of", "save_extra_hashes", "save_plan", "save_table", "table_of",
+    "extra_photos_of", "people_of", "photo_hashes_of", "plan_of", "save_extra_photos", "save_plan", "save_table", "table_of",
     "trained_people", "trained_photo_hashes",
 ]  # fmt: skip
 
@@ -71,7 +71,11 @@ def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
 
     assert run.plan is not None
     name = run.plan.digest[:12]
-    return FoldPlan.load(_plan(workspace, name), name, _by_resuming(workspace, run))
+    whole = run.complete and not run.partial
+    way_out = (
+        f"run `{orch('workspace', 'repair', workspace=workspace.root)}`, which rewrites it from the run's answers."
+    )
+    return FoldPlan.load(_plan(workspace, name), name, way_out if whole else _by_resuming(workspace, run))
 
 
 def save_table(workspace: Workspace, photos: Photos, content: Sequence[str]) -> str:
@@ -94,9 +98,16 @@ def save_table(workspace: Workspace, photos: Photos, content: Sequence[str]) -> 
     return digest
 
 
-def save_extra_hashes(workspace: Workspace, fingerprint: str, content: Sequence[str]) -> None:
-    """Saves the hashes of extra photos that runs are about to learn from, under the fingerprint that the runs record."""
-    _save(workspace, fingerprint, {"content": list(content)})
+def save_extra_photos(workspace: Workspace, fingerprint: str, content: Sequence[str], persons: Sequence[str]) -> None:
+    """Saves the extra photos that runs are about to learn from, under the fingerprint that the runs record.
+
+    Args:
+        workspace: workspace to save them in.
+        fingerprint: their fingerprint.
+        content: sha256 of each.
+        persons: the person of each, of a photo without one a name of its own.
+    """
+    _save(workspace, fingerprint, {"content": list(content), "person": list(persons)})
 
 
 def _save(workspace: Workspace, digest: str, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -120,12 +131,26 @@ def table_of(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
 
 
 def people_of(workspace: Workspace, run: RunRecord) -> list[str]:
-    """The people on whose photos a run was trained, or whom it held out, sorted.
+    """The people on whose photos a run was trained, extra ones among them, or whom it held out, sorted.
 
     Raises:
         DamagedError: the table of its photos is missing or damaged.
     """
-    return sorted(set(_read(workspace, run, run.data.table, ("person",))["person"]))
+    own = _read(workspace, run, run.data.table, ("person",))["person"]
+    return sorted({*own, *extra_photos_of(workspace, run)[1]})
+
+
+def extra_photos_of(workspace: Workspace, run: RunRecord) -> tuple[dict[str, str], set[str]]:
+    """The extra photos that a run has learned from: sha256 -> person, and the people on them.
+
+    Raises:
+        DamagedError: the table of these photos is missing or damaged.
+    """
+    if run.extra is None:
+        return {}, set()
+    table = _read(workspace, run, run.extra, ("content", "person"))
+    persons = dict(zip(table["content"], table["person"], strict=True))
+    return persons, set(table["person"])
 
 
 def photo_hashes_of(workspace: Workspace, run: RunRecord) -> set[str]:

@@ -37,6 +37,7 @@ class TrainingData:
         fingerprint: digest of photos, people, and those labels that it has learned from.
         photo_set: digest of photos and people, whatever their labels.
         table: digest of photos, people and all labels: the name of the table that the workspace keeps.
+        read: when it was read, local time, ISO 8601: a copy of a run, as with views, has its run's.
         photos: number of photos.
         people: number of people.
         extra: its extra photos; None without any.
@@ -49,6 +50,7 @@ class TrainingData:
     fingerprint: str
     photo_set: str
     table: str
+    read: str
     photos: int
     people: int
     extra: ExtraPhotos | None

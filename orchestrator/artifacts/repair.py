@@ -17,7 +17,7 @@ from orchestrator.artifacts.cards import CARD, MemberCard
 from orchestrator.artifacts.ensembles import CASCADE
 from orchestrator.artifacts.locks import run_lock
 from orchestrator.artifacts.members import check_member, update_status
-from orchestrator.artifacts.origins import photo_hashes_of, plan_of
+from orchestrator.artifacts.origins import photo_hashes_of, plan_of, save_plan
 from orchestrator.artifacts.run import RECORD, TRACKING, RunRecord
 from orchestrator.artifacts.workspace import MARK, Workspace, now, write_mark
 from orchestrator.core.commands import orch
@@ -156,6 +156,28 @@ def repair(root: Path) -> int:
                     raise WorkspaceError(
                         f"{folder.name}: another orch command is working on it. Wait for it, or stop it."
                     ) from None
+    return done + _repair_plans(workspace)
+
+
+def _repair_plans(workspace: Workspace) -> int:
+    """Rewrites lost fold plans from the answers of the runs that followed them."""
+    done = 0
+    for run in workspace.read_runs()[0]:
+        try:
+            if run.plan is not None:
+                plan_of(workspace, run)
+        except DamagedError as error:
+            from orchestrator.artifacts.held_out import plan_on_record
+
+            plan = plan_on_record(workspace, run) if error.replaceable else None
+            if plan is not None:
+                save_plan(workspace, plan)
+                log.info(f"{error.path} is rewritten from the answers of {run.id}.")
+                done += 1
+            elif error.replaceable:
+                log.info(
+                    f"{error.path}: the runs' answers do not give this plan; `{run.way_to_complete.split('`')[1]}` may."
+                )
     return done
 
 

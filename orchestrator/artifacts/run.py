@@ -179,9 +179,9 @@ class RunRecord:
         return self.make_current == "auto" and not self.was_offered
 
     @property
-    def begun(self) -> datetime:
-        """When it was begun, to compare with other runs."""
-        return datetime.fromisoformat(self.created)
+    def data_read(self) -> datetime:
+        """When its data was read, to tell which of several runs has seen the newest."""
+        return datetime.fromisoformat(self.data.read)
 
     @property
     def own_folds(self) -> list[int | None]:

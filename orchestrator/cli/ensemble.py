@@ -199,7 +199,7 @@ def _print_tried(record: EnsembleRecord) -> None:
 def _print_singles(record: EnsembleRecord) -> None:
     """Each run alone and each member alone, so that a weak one is seen."""
     table = grid(
-        "each voter alone, on the photos that it held out", "task", "run", "member", "photos", "accuracy", "macro F1",
+        "each voter alone, a member on the photos that it held out", "task", "run", "member", "photos", "accuracy", "macro F1",
         keep=("run", "member", "macro F1", "photos"),
     )  # fmt: skip
     for task, entries in record.single.items():
@@ -250,7 +250,9 @@ def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:
     from orchestrator.core.labels import TASKS
 
     runs = {task: {member.run for member in record.members if task in member.votes_in} for task in TASKS}
-    if not record.external and not record.left_out and all(len(of_task) == 1 for of_task in runs.values()):
+    if not (record.external or record.left_out or record.later_people) and all(
+        len(of_task) == 1 for of_task in runs.values()
+    ):
         print_result(
             "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: only "
             "one member has not seen its person. They can differ when predicting."

@@ -108,11 +108,12 @@ def fold_table(photos: Photos, plan: FoldPlan) -> pd.DataFrame:
         PlanError: the plan was made for other data.
     """
     people = photos.people
-    stratum_of_person = stratum_names(people) if plan.strata else pd.Series("people", index=people.index)
+    columns = [column for column in plan.strata if column in people]  # newer data may lack one
+    stratum_of_person = stratum_names(people[columns]) if columns else pd.Series("people", index=people.index)
     folds = pd.Series({person: plan.fold_of[str(person)] for person in people.index}, name="fold")
     counts = pd.crosstab(stratum_of_person, folds)
-    if plan.strata:
-        strata = [" ".join(names) for names in product(*(CLASSES[column] for column in plan.strata))]
+    if columns:
+        strata = [" ".join(names) for names in product(*(CLASSES[column] for column in columns))]
         counts = counts.reindex([stratum for stratum in strata if stratum in counts.index])
     photo_counts = np.bincount(plan.folds(photos.table["person"]), minlength=plan.k)
     frame = counts.rename(columns={fold: f"fold {fold}" for fold in counts.columns}).reset_index(names="class")

@@ -217,8 +217,8 @@ def _score(out_of_fold: OutOfFold, strategy: Strategy) -> Scored:
     nested, tried, plain = learner, tuple[TriedStrategy, ...](), dict[str, float]()
     if strategy.is_auto:
         people = out_of_fold.photos["person"].to_numpy()
-        found = try_strategies(strategy, out_of_fold.answers, out_of_fold.truth, people)
-        nested, learner, tried = AutoLearner(strategy), found.learner, found.strategies
+        choice = try_strategies(strategy, out_of_fold.answers, out_of_fold.truth, people)
+        nested, learner, tried = AutoLearner(strategy), choice.learner, choice.strategies
     fitted, combiner = cross_fit(out_of_fold, nested), fitted_to(out_of_fold, learner)
     combined = fitted.combine(out_of_fold)
     if nested.learns:

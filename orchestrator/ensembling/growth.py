@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.origins import photo_hashes_of, plan_of, table_of
+from orchestrator.artifacts.origins import extra_photos_of, plan_of, table_of
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.errors import LeakError, PlanError, quantity
 from orchestrator.core.labels import CLASS_COUNTS, TASKS, of_tasks
@@ -76,8 +76,8 @@ class LaterAnswers:
 
 
 def newest_run(runs: Sequence[RunRecord]) -> RunRecord:
-    """The run that was begun last: its table of photos and labels is the newest."""
-    return max(runs, key=lambda run: run.begun)
+    """The run whose data was read last: its table of photos and labels is the newest."""
+    return max(runs, key=lambda run: run.data_read)
 
 
 def check_one_family(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
@@ -95,9 +95,12 @@ def check_one_family(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
     way_out = "Choose runs of one plan with --members, or build it for prediction only with --no-score."
     plans = {str(run.plan_digest): plan_of(workspace, run) for run in runs}
     first, *others = plans.values()
+    together = dict(first.fold_of)
     for plan in others:
-        common = first.fold_of.keys() & plan.fold_of.keys()
-        if plan.k != first.k or not common or any(first.fold_of[person] != plan.fold_of[person] for person in common):
+        common = together.keys() & plan.fold_of.keys()
+        agree = plan.k == first.k and common and all(together[person] == plan.fold_of[person] for person in common)
+        together |= plan.fold_of
+        if not agree:
             names = {
                 plan.digest: next(run.id for run in runs if run.plan_digest == plan.digest) for plan in plans.values()
             }
@@ -130,7 +133,11 @@ def later_photos(workspace: Workspace, run: RunRecord, newest: pd.DataFrame) -> 
     if not len(rows):
         return None
     later = newest.iloc[rows]
-    learned = later["content"].isin(photo_hashes_of(workspace, run) - set(own["content"])).to_numpy()
+    # An extra photo of somebody in the run's table is not learned by the member that holds the person out (`Extra.for_fold`).
+    extra_contents, extra_people = extra_photos_of(workspace, run)
+    of_others = later["content"].map(extra_contents)
+    learned = (of_others.notna() & ((of_others != later["person"]) | is_new)).to_numpy()
+    learned = learned | (later["person"].isin(extra_people).to_numpy() & is_new)
     learned = learned | ~np.logical_or.reduce(list(may_answer.values()))
     if learned.any():
         persons, first = sorted(set(later["person"][learned])), later["path"][learned].iloc[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.specialist import Specialist
 
-__all__ = ["NewestLabels", "newest_labels"]
+__all__ = ["NewestLabels", "check_labels", "newest_labels"]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,17 @@ class NewestLabels:
 
     truth: Mapping[str, NDArray[np.int64]]
     outdated: Mapping[str, int]
+
+
+def check_labels(workspace: Workspace, runs: Sequence[RunRecord], specialists: Mapping[str, Specialist]) -> None:
+    """Refuses runs for whose newest photos some labels are on no record, before members answer for these photos.
+
+    Raises:
+        PlanError: no table has a task's labels for all the photos.
+        DamagedError: a table of these runs is missing or damaged.
+    """
+    if len({run.data.photo_set for run in runs}) > 1:
+        newest_labels(workspace, runs, table_of(workspace, newest_run(runs))["path"].tolist(), specialists)
 
 
 def newest_labels(
@@ -72,13 +87,14 @@ def _covering(
 ) -> Iterator[pd.DataFrame]:
     """The rows of some photos in each table that has them all, the newest first."""
     seen: set[str] = set()
-    for run in sorted(runs, key=lambda run: run.begun, reverse=True):
+    for run in sorted(runs, key=lambda run: run.data_read, reverse=True):
         if run.data.table in seen:
             continue
         seen.add(run.data.table)
         try:
             table = own[run.data.table] if run.data.table in own else table_of(workspace, run).set_index("path")
-        except DamagedError:  # reported where that run is used
+        except DamagedError as error:
+            log.warning(f"{error.message} What was corrected in it does not count in this score.")
             continue
         rows = table.reindex(photos.index)
         if rows[["person", "content"]].equals(photos[["person", "content"]]):

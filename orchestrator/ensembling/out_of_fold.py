@@ -267,7 +267,9 @@ def singles(out_of_fold: OutOfFold) -> dict[str, tuple[VoterScores, ...]]:
                 held_out = answered.copy()
                 held_out[out_of_fold.later.get(voter.source, [])] = False
                 parts += [(int(fold), held_out & (folds == fold)) for fold in np.unique(folds)]
-            scores[task] += tuple(_single(voter.source, fold, truth[rows], array[rows]) for fold, rows in parts)
+            scores[task] += tuple(
+                _single(voter.source, fold, truth[rows], array[rows]) for fold, rows in parts if rows.any()
+            )
     return scores
 
 

@@ -16,16 +16,18 @@ from orchestrator.artifacts.held_out import HeldOut, held_out_of
 from orchestrator.artifacts.locks import run_lock
 from orchestrator.artifacts.members import is_intact, share_member
 from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
+from orchestrator.artifacts.sources import source_of
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, WorkspaceError
+from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.core.events import Listener, counted, ignore_events, progress_callback
 from orchestrator.core.files import set_aside, sha256_of
 from orchestrator.core.interval import Difference
 from orchestrator.core.metrics import Scores, member_scores, score
+from orchestrator.data.photos import Photos
+from orchestrator.data.readers import read
 from orchestrator.ensembling.intervals import difference
 from orchestrator.pipeline.preparation import prepare_photos
-from orchestrator.pipeline.trained_photos import trained_photos
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
@@ -115,8 +117,7 @@ def try_views(
     recipe = _with_views(run, specialist, views)
     all_held_out = held_out_of(workspace, run)
     of_fold = {fold: all_held_out.take((all_held_out.photos["fold"] == fold).to_numpy()) for fold in run.folds}
-    again = orch("tta", run.id, "--data", "DIR", workspace=workspace.root)
-    photos, content = trained_photos(workspace, run, data, columns, again)
+    photos, content = _photos(workspace, run, data, columns)
     from orchestrator.inference.member import MemberFiles, load_members
     from orchestrator.inference.member_answers import member_answers
     from orchestrator.networks.devices import resolve_device
@@ -210,3 +211,16 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
     if problems:
         raise ConfigError(f"{run.id} cannot have these views.", problems)
     return recipe
+
+
+def _photos(
+    workspace: Workspace, run: RunRecord, data: Path | None, columns: Mapping[str, str] | None
+) -> tuple[Photos, list[str]]:
+    """The photos that a run was trained on, whatever was corrected in their labels since, and the sha256 of each."""
+    again = orch("tta", run.id, "--data", "DIR", workspace=workspace.root)
+    source = source_of(run, data, again)
+    photos = read(source, columns if columns is not None else run.data.columns, distinct=True)
+    content = photos.content(workspace.hashes())
+    if photos.fingerprint(content, ()) != run.data.photo_set:
+        raise DataError(f"{source}: not the photos that {run.id} was trained on. Name where those are: `{again}`.")
+    return photos, content

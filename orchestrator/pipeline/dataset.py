@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from orchestrator.artifacts.origins import save_extra_hashes, save_plan, save_table
+from orchestrator.artifacts.origins import save_extra_photos, save_plan, save_table
 from orchestrator.artifacts.provenance import ExtraPhotos, TrainingData
-from orchestrator.artifacts.workspace import Workspace
+from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.errors import DataError, Mistakes, Problem, quantity
 from orchestrator.core.files import absolute_text
 from orchestrator.data.check import duplicates
@@ -121,7 +121,7 @@ class Dataset:
             extra = ExtraPhotos(tuple(map(absolute_text, self.extra.sources)), of_extra, len(self.extra))
         return TrainingData(
             absolute_text(settings.data), self.photos.layout, dict(settings.columns), settings.distinct_people,
-            self.fingerprint(specialist, recipe), self.photo_set, self.table, len(self.photos), len(self.photos.people),
+            self.fingerprint(specialist, recipe), self.photo_set, self.table, now(), len(self.photos), len(self.photos.people),
             extra,
         )  # fmt: skip
 
@@ -181,12 +181,13 @@ def load_dataset(
         extra_content = HashCache(workspace.cache / "extra_hashes.json").hashes(extra.paths)
         extra.check(photos, content, extra_content, plan)
         log_extra(extra, photos, specialists)
-        save_extra_hashes(workspace, extra.fingerprint(extra_content), extra_content)
+        persons = extra.table["person"].tolist()
+        save_extra_photos(workspace, extra.fingerprint(extra_content), extra_content, persons)
     table = save_table(workspace, photos, content)
     folds: list[int | None] = [None] if plan is None else list(range(settings.folds_used or plan.k))
     dataset = Dataset(photos, content, table, tables.chosen, folds, extra, extra_content)
     log.info(_summary(dataset))
-    if tables.chosen is not None and (about := tables.chosen.about(photos.people)):
+    if tables.chosen is not None and not settings.follow and (about := tables.chosen.about(photos.people)):
         log.info(about)
     return dataset
 

@@ -93,7 +93,7 @@ def _newest(settings: Settings, people: pd.DataFrame, k: int, seed: int) -> Fold
         return None
     workspace = Workspace(settings.workspace)
     of_plan = [run for run in workspace.read_runs()[0] if run.plan and (run.plan.k, run.plan.seed) == (k, seed)]
-    of_plan.sort(key=lambda run: run.begun, reverse=True)
+    of_plan.sort(key=lambda run: run.data_read, reverse=True)
     plans, lost = _readable(workspace, of_plan)
     if lost:  # they may be what these people give again
         made_again = [plan.extended(people) for plan in plans.values()]

@@ -7,7 +7,7 @@ workspace's cache: a damaged or deleted file is computed again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,23 +18,23 @@ from orchestrator.artifacts.cards import MemberCard
 from orchestrator.artifacts.members import check_member
 from orchestrator.artifacts.origins import table_of
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.sources import source_of
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import DamagedError, quantity
+from orchestrator.core.errors import DamagedError, DataError, quantity
 from orchestrator.core.events import Listener, counted, ignore_events, progress_callback
 from orchestrator.core.files import digest_of
 from orchestrator.core.labels import columns_of
 from orchestrator.core.metrics import are_probabilities
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 from orchestrator.data.preprocessing import Preprocess
+from orchestrator.data.readers import read
 from orchestrator.ensembling.growth import LaterAnswers, LaterPhotos, later_photos, newest_run
 from orchestrator.pipeline.preparation import prepare_photos
-from orchestrator.pipeline.trained_photos import trained_photos
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from orchestrator.data.photos import Photos
 
 __all__ = ["later_answers"]
 
@@ -76,16 +76,43 @@ def later_answers(
     missing = [photos for photos in later if len(kept[photos.run.id]) < len(photos.run.folds)]
     if missing:
         names = ", ".join(photos.run.id for photos in missing)
-        log.info(f"{names}: answering for photos that joined the data later ({_most(missing)}).")
-        again = orch("ensemble", "--data", "DIR", workspace=workspace.root)
-        of_newest, _ = trained_photos(workspace, newest, data, None, again)
+        log.info(
+            f"{names}: answering for photos that joined the data later, or were given another name ({_most(missing)})."
+        )
+        files = _files(workspace, newest, data, table, missing)
         from orchestrator.networks.devices import resolve_device
 
         device = resolve_device(device)
         answered = counted(progress_callback(listen, "answer"), sum(len(photos.rows) for photos in missing))
         for of_run in missing:
-            _compute(workspace, of_run, table, of_newest, device, kept[of_run.run.id], answered)
+            _compute(workspace, of_run, table, files, device, kept[of_run.run.id], answered)
     return {photos.run.id: LaterAnswers.mean_of(photos, kept[photos.run.id]) for photos in later}
+
+
+def _files(
+    workspace: Workspace, newest: RunRecord, data: Path | None, table: pd.DataFrame, later: Sequence[LaterPhotos]
+) -> dict[str, Path]:
+    """The files of later photos by their names in the table; the rest of the data may have changed since.
+
+    Raises:
+        DataError: nothing is there, or some of the photos are missing or others.
+    """
+    again = orch("ensemble", "--data", "DIR", workspace=workspace.root)
+    photos = read(source_of(newest, data, again), newest.data.columns, distinct=True)
+    there = dict(zip(photos.table["path"], photos.paths, strict=True))
+    wanted = table.iloc[sorted({int(row) for of_run in later for row in of_run.rows})]
+    files = {name: there[name] for name in wanted["path"] if name in there}
+    content = dict(zip(files, workspace.hashes().hashes(list(files.values())), strict=True))
+    changed = [
+        name for name, sha256 in zip(wanted["path"], wanted["content"], strict=True) if content.get(name) != sha256
+    ]
+    if changed:
+        are = "photo is" if len(changed) == 1 else "photos are"
+        raise DataError(
+            f"{photos.root}: {len(changed):,} {are} not as {newest.id} saw them, {changed[0]} first. Name where they are "
+            f"(`{again}`), or train the other specialists too."
+        )
+    return files
 
 
 def _most(later: Sequence[LaterPhotos]) -> str:
@@ -122,7 +149,7 @@ def _compute(
     workspace: Workspace,
     later: LaterPhotos,
     table: pd.DataFrame,
-    photos: Photos,
+    files: Mapping[str, Path],
     device: str,
     kept: dict[int | None, NDArray[np.float32]],
     answered: Callable[[int], None],
@@ -134,9 +161,8 @@ def _compute(
     run, rows = later.run, later.rows
     cards = {fold: check_member(run, fold) for fold in run.folds if fold not in kept}
     (geometry,) = {Preprocess.from_dict(card.preprocess).geometry for card in cards.values()}  # a run has one recipe
-    all_paths = photos.paths  # made at each call
-    paths, content = [all_paths[row] for row in rows], table["content"].iloc[rows].tolist()
-    pixels, _ = prepare_photos(workspace, table["path"].iloc[rows].tolist(), paths, content, [geometry], store=False)
+    names, content = table["path"].iloc[rows].tolist(), table["content"].iloc[rows].tolist()
+    pixels, _ = prepare_photos(workspace, names, [files[name] for name in names], content, [geometry], store=False)
     members = load_members([MemberFiles(run.task, run.id, fold, run.member(fold)) for fold in cards], device)
     answers = member_answers(members, pixels[geometry], np.arange(len(rows)), device, answered)
     for (fold, card), of_member in zip(cards.items(), answers, strict=True):

@@ -155,7 +155,12 @@ def _refuse_derived(run: RunRecord) -> None:
 def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
     """Rejects a run whose photos, plan, weights or extra photos have changed since it was started."""
     if inputs.fingerprint_of(run.task) != run.data.fingerprint:
-        raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
+        options = training_arguments(run, settings.data, settings.extra)
+        train = orch("train", run.task, *options, workspace=settings.workspace)
+        raise DataError(
+            f"{settings.data}: not the photos, people or {run.task} labels that {run.id} was trained on. Give these with --data; "
+            f"or train another run on those that are there: `{train}`."
+        )
     digest = inputs.data.plan.digest if inputs.data.plan else None
     for origin, present, recorded in (
         ("the fold plan", digest, run.plan_digest),

@@ -44,7 +44,7 @@ def test_a_task_that_is_not_named_votes_softly() -> None:
 
 
 @pytest.mark.parametrize(("asked", "message"), [
-    (("sft",), "--strategy sft; allowed: soft, hard, geometric, power:P, greedy. Did you mean 'soft'?"),
+    (("sft",), "--strategy sft; allowed: soft, hard, geometric, power:P, greedy, auto. Did you mean 'soft'?"),
     (("power:P",), "--strategy power:P: P is a number from 0.01 to below 1"),
     (("power:0.001",), "--strategy power:0.001: P is a number from 0.01 to below 1"),
     (("power:٠.٥",), "P is a number from 0.01"),

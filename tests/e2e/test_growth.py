@@ -92,7 +92,7 @@ def test_people_who_join_are_dealt_out_and_scored_by_all_members_of_older_runs(
     assert len(after) == len(before) + 6
     answered = run_next(orch, done)
     assert answered.code == 0, answered.err
-    assert "answering for photos that joined the data later (42 photos)" in answered.err
+    assert "answering for photos that joined the data later, or were given another name (42 photos)" in answered.err
     record = json.loads((workspace / "soft-0001/ensemble.json").read_bytes())
     assert record["later_people"] == {"mask-0001": 6, "gender-0001": 6}
     assert record["evaluation"]["label"]["people"] == 30
@@ -174,6 +174,81 @@ def test_a_plan_that_is_lost_is_made_again_or_asked_for(
     )
     assert done.code == 0, done.err
     assert (workspace / "plans" / f"{drawn}.json").is_file()  # drawn from the same people again
+
+
+def test_lost_plans_are_put_together_from_the_answers_that_followed_them(
+    orch: Orch, people: Path, others: Path, workspace: Path, tmp_path: Path
+) -> None:
+    grown = with_others(people, others, tmp_path / "grown")
+    assert orch("train", "age", "--data", grown, "-w", workspace, "--jobs", 1, *tiny("epochs=1")).code == 0
+    plans = {path: path.read_bytes() for path in (workspace / "plans").glob("*.json")}
+    assert len(plans) == 2
+    before = {run: folds_of(workspace, run) for run in ("mask-0001", "age-0002")}
+    for path in plans:
+        path.unlink()
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 2
+    (repair,) = set(commands_in(done.err))
+    assert orch(*shlex.split(repair)[1:]).code == 0
+    assert {run: folds_of(workspace, run) for run in before} == before
+    assert orch("ensemble", "-w", workspace).code == 0
+
+
+def test_a_copy_with_views_does_not_make_its_data_the_newest(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    corrected = edited(
+        people, tmp_path / "corrected", lambda table: table.assign(age=[str(75 - int(age)) for age in table["age"]])
+    )
+    assert orch("train", "age", "--data", corrected, "-w", workspace, "--jobs", 1, *tiny("epochs=1")).code == 0
+    assert orch("tta", "mask-0001", "--views", "flip", "--keep", "--data", people / "train", "-w", workspace).code == 0
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 0, done.err
+    assert "learned from older labels" not in done.out
+    truth = pd.read_parquet(workspace / "soft-0001/out_of_fold.parquet").sort_values("path")["age_truth"]
+    ages = table_of(Workspace(workspace), Workspace(workspace).run("age-0002")).sort_values("path")["age"]
+    assert (truth.to_numpy() == np.digitize(ages, [30, 60])).all()
+
+
+def test_people_who_were_extra_photos_before_are_judged_by_nobody_that_learned_from_them(
+    orch: Orch, people: Path, others: Path, workspace: Path, tmp_path: Path
+) -> None:
+    grown = with_others(people, others, tmp_path / "grown")
+    table = pd.read_csv(grown / "train.csv", dtype=str)
+    someone = table.iloc[-1]
+    extra = tmp_path / "extra.csv"
+    photo = people / "eval/images" / next((people / "eval/images").iterdir()).name
+    extra.write_text(f"path,person,gender\n{photo},{someone['id']},{someone['gender']}\n")
+    words = ("-w", workspace, "--jobs", 1, *tiny("epochs=1"))
+    assert orch("train", "gender", "--data", people / "train", "--extra", extra, *words).code == 0
+    assert orch("train", "age", "--data", grown, *words).code == 0
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 2
+    assert "gender-0002 cannot be scored on 7 photos of the newest data" in done.err
+    assert someone["id"] in done.err
+    assert orch("ensemble", "--members", "gender=gender-0001", "-w", workspace).code == 0
+
+
+def test_renamed_folders_are_answered_by_whoever_held_their_people_out(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    """All photos of a fold: none of its member's own answers is left."""
+    fold_of = folds_of(workspace, "mask-0001")
+    moved = [person for person, fold in fold_of.items() if fold == 0]
+    renamed = edited(
+        people, tmp_path / "renamed",
+        lambda table: table.assign(path=table["path"].where(~table["id"].isin(moved), "z" + table["path"])),
+    )  # fmt: skip
+    for folder in pd.read_csv(renamed / "train.csv", dtype=str)["path"]:
+        if folder.startswith("z"):
+            (renamed / "images" / folder[1:]).rename(renamed / "images" / folder)
+    assert orch("train", "age", "--data", renamed, "-w", workspace, "--jobs", 1, *tiny("epochs=1")).code == 0
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 0, done.err
+    record = json.loads((workspace / "soft-0001/ensemble.json").read_bytes())
+    assert record["evaluation"]["label"]["photos"] == 168
+    assert "later_people" not in record
+    assert [entry["fold"] for entry in record["single"]["mask"]] == [None, 1, 2]
 
 
 def test_people_who_lost_their_zeros_are_not_dealt_out_again(

@@ -61,7 +61,7 @@ def test_changed_data_recipe_or_plan_is_a_new_run(orch: Orch, people: Path, work
     assert "--no-score" in done.err
     done = orch("ensemble", "-w", workspace, "--members", "mask=mask-0002")
     assert done.code == 0, done.err  # the changed photo is answered by the members that held its person out
-    assert "answering for photos that joined the data later (1 photo)" in done.err
+    assert "answering for photos that joined the data later, or were given another name (1 photo)" in done.err
     record = json.loads((workspace / "soft-0001/ensemble.json").read_bytes())
     assert record["evaluation"]["label"]["photos"] == 168
     assert "later_people" not in record
