@@ -26,7 +26,7 @@ from orchestrator.core.metrics import LEAST, f1_of, log_losses
 from orchestrator.core.strategies import OF_A_PERSON, Strategy, exponent_of
 from orchestrator.ensembling.intervals import difference
 
-__all__ = ["LEARNED", "PLAIN", "Learner", "StrategyLearner", "greedy_weights", "plain_combiner"]
+__all__ = ["LEARNED", "PLAIN", "Learner", "StrategyLearner", "Truth", "greedy_weights", "plain_combiner"]
 
 Truth = Mapping[str, NDArray[Any]]
 Probabilities = Mapping[str, NDArray[np.float64]]
