@@ -68,7 +68,7 @@ class WorkspaceFindings:
         commands = COMMAND.findall(error.way_out)
         if not commands or not known.issuperset(commands):
             return error
-        way_out = f"{commands[-1]}, as is said above, does for this too."
+        way_out = "Restore it; or follow the way out above first, and check again."
         return DamagedError(error.path, error.what, way_out, error.problems, error.replaceable)
 
 

@@ -191,3 +191,32 @@ def test_newer_foreign_and_missing_workspaces_are_refused(
     done = orch("runs", "list", "-w", workspace)
     assert done.code == 2
     assert f"written in format 99 by a newer version; this one reads {WORKSPACE_FORMAT}" in done.err
+
+
+@pytest.mark.parametrize("stands_there", ["file", "link"])
+def test_what_stands_for_a_run_is_reported_with_one_command_a_round(
+    orch: Orch, people: Path, workspace: Path, stands_there: str
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "age-0001")
+    if stands_there == "file":
+        (workspace / "age-0001").write_text("x")
+    else:
+        (workspace / "age-0001").symlink_to("nowhere")
+    rounds = []
+    while (done := orch("workspace", "check", "-w", workspace)).code:
+        ways_out = re.findall(r"`([^`]+)`", done.err)
+        assert len(ways_out) == len(set(ways_out))
+        rounds.append([words.split()[1:3] for words in ways_out if words.startswith("orch")])
+        assert len(rounds) < 4
+        for words in ways_out:
+            program, *rest = shlex.split(words)
+            if program == "mv":
+                subprocess.run([program, *rest], check=True)
+                continue
+            rest = [str(people / "train") if word == "DIR" else word for word in rest]
+            small = ("--folds", 3, *tiny("epochs=1"), "--jobs", 1) if rest[0] == "train" else ()
+            ended = orch(*rest, *small)
+            assert ended.code == 0 or rest[1] == "repair", words  # a repair also tells what is left to do
+    assert rounds[0] == [["workspace", "repair"]]
+    assert [words[0] for words in rounds[1]] == ["train", "ensemble", "ensembles"]
