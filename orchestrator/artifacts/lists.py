@@ -176,9 +176,8 @@ def _people(workspace: Workspace, run: RunRecord, damaged: list[DamagedError]) -
         if run.plan is None:
             return people
         fold_of = plan_of(workspace, run).fold_of
-        return [
-            person for person in people if set(run.folds) - {fold_of[person]}
-        ]  # a member of whom has not held them out
+        # Some member has not held them out; nobody holds out people on extra photos.
+        return [person for person in people if set(run.folds) - {fold_of.get(person)}]
     except DamagedError as error:
         damaged.append(error)
         return []

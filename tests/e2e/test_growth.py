@@ -227,6 +227,8 @@ def test_people_who_were_extra_photos_before_are_judged_by_nobody_that_learned_f
     assert "gender-0002 cannot be scored on 7 photos of the newest data" in done.err
     assert someone["id"] in done.err
     assert orch("ensemble", "--members", "gender=gender-0001", "-w", workspace).code == 0
+    listed = json.loads(orch("runs", "list", "--where", f"person={someone['id']}", "--json", "-w", workspace).out)
+    assert {run["id"] for run in listed} == {"gender-0002", "age-0002"}
 
 
 def test_renamed_folders_are_answered_by_whoever_held_their_people_out(
