@@ -140,11 +140,20 @@ def _path(value: Any, info: Any) -> Path:
         raise _RefusedError
     if not isinstance(value, (str, Path)) or any(getattr(info, word) for word in PATH_CHECKS):
         raise _NotPlainError
-    if Path(value).exists():  # a link that leads nowhere is none of them, for Typer too
+    if _is_there(value):
         readable = not info.readable or os.access(value, os.R_OK)
         if not (info.file_okay and info.dir_okay and readable):
             raise _NotPlainError
     return Path(value)
+
+
+def _is_there(value: str | Path) -> bool:
+    """Whether something is at a path; at the end of a link that leads nowhere there is nothing, for Typer too."""
+    try:
+        Path(value).stat()
+    except (OSError, ValueError):  # or no name that a file could have
+        return False
+    return True
 
 
 def _number(value: Any, kind: type, info: Any) -> Any:

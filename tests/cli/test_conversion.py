@@ -79,6 +79,7 @@ def outcome_of(words: list[str]) -> list[object]:
 @example([], False)
 @example([("paths", "a"), ("paths", "/dev/null"), ("", "/")], True)
 @example([("rate", "nan")], False)
+@example([("path", "9" * 400)], False)  # longer than a name of a file may be
 def test_values_are_what_typer_alone_makes_of_them(pairs: list[tuple[str, str]], flag: bool) -> None:
     assume(not any(not text and name in PATHS for name, text in pairs))  # ours alone are refused
     words = [*["--flag"] * flag, *(f"--{name}={text}" for name, text in pairs if name)]
