@@ -132,6 +132,7 @@ def use_run(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> None:
         OrchestratorError: no such run, or one that is unfinished or damaged.
     """
     from orchestrator.artifacts.members import check_member
+    from orchestrator.artifacts.summary import lost_members
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.ensembling import choosing
 
@@ -141,6 +142,8 @@ def use_run(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> None:
         raise WorkspaceError(f"{run} is unfinished: {record.way_to_complete}")
     for fold in record.folds:
         check_member(record, fold, files=False)
+    for error in lost_members(record):  # weights that are not there; whether they are as written takes long to say
+        raise error
     choosing.use_run(opened_workspace, record)
     if record.partial:
         log.warning(

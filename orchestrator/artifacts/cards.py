@@ -23,12 +23,12 @@ from typing import Any
 from orchestrator.core.commands import orch
 from orchestrator.core.epochs import History, MemberScores, TrainedEpoch
 from orchestrator.core.files import digest_of
-from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
+from orchestrator.core.sealed import check_file, damaged_error, is_there, read_sealed, write_sealed
 from orchestrator.core.typed import check_types
 
 __all__ = [
     "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "MemberCard", "Origin", "ScoredOn", "TrainedOn",
-    "best_file", "check_files", "check_identity", "history_of", "retrain_advice",
+    "best_file", "check_files", "check_identity", "history_of", "missing_file", "retrain_advice",
 ]  # fmt: skip
 
 CARD_FORMAT = 3
@@ -212,6 +212,17 @@ def retrain_advice(folder: Path) -> str:
     """The way out for damaged files of a member, to complete a sentence."""
     run = folder.parent
     return f"run `{orch('resume', run.name, workspace=run.parent)}`, which trains this fold again."
+
+
+def missing_file(folder: Path, weights: bool = True) -> Path | None:
+    """A member's card, or its weights, if it is not there; whether they are as written shows when they are read.
+
+    Args:
+        folder: the member's folder.
+        weights: whether weights are looked for.
+    """
+    files = (folder / CARD, folder / WEIGHTS) if weights else (folder / CARD,)
+    return next((path for path in files if not is_there(path)), None)
 
 
 def check_files(folder: Path, card: MemberCard) -> None:

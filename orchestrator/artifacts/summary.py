@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.artifacts.annotations import Annotations
-from orchestrator.artifacts.cards import CARD, MemberCard, history_of, retrain_advice
+from orchestrator.artifacts.cards import CARD, MemberCard, history_of, missing_file, retrain_advice
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.sealed import damaged_error
@@ -69,8 +69,8 @@ def lost_members(run: RunRecord) -> list[DamagedError]:
     """One error, with its way out, for each member that a complete run lacks."""
     if not run.complete:
         return []
-    lost = [folder for folder in run.members if not (folder / CARD).is_file()]
-    return [damaged_error(folder / CARD, "missing", retrain_advice(folder)) for folder in lost]
+    lost = [path for folder in run.members if (path := missing_file(folder)) is not None]
+    return [damaged_error(path, "missing", retrain_advice(path.parent)) for path in lost]
 
 
 def score_of(run: RunRecord) -> float | None:

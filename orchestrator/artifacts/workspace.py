@@ -26,7 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.artifacts.cards import CARD, WEIGHTS, retrain_advice
+from orchestrator.artifacts.cards import CARD, WEIGHTS, missing_file, retrain_advice
 from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleMember, EnsembleRecord
 from orchestrator.artifacts.locks import workspace_lock
 from orchestrator.artifacts.run import RECORD, RunRecord
@@ -38,7 +38,6 @@ from orchestrator.core.outputs import Output, check_outputs
 from orchestrator.core.sealed import (
     after_setting_aside,
     damaged_error,
-    is_there,
     read_sealed,
     unreadable_error,
     write_sealed,
@@ -409,7 +408,7 @@ class Workspace:
     def usable_runs(self, task: str) -> list[str]:
         """Complete runs whose members are all there, in order of their ids."""
         runs = (run for run in self.read_runs(task)[0] if run.complete)
-        return [run.id for run in runs if all(_missing_file(folder) is None for folder in run.members)]
+        return [run.id for run in runs if all(missing_file(folder) is None for folder in run.members)]
 
     def usable_ensembles(self) -> list[str]:
         """Ensembles that can be read and whose members are there, the newest last."""
@@ -547,7 +546,7 @@ class Workspace:
         if member is None:
             return
         folder, run = self.root / member.folder, self.root / member.run
-        missing = _missing_file(folder, weights)
+        missing = missing_file(folder, weights)
         if missing is None:
             fault = f"not the card of the member that {ensemble.id} was built from: {member.run} was trained anew"
             way_out = self._without_run(ensemble.id, choices_are_told)
@@ -568,7 +567,7 @@ class Workspace:
                 on_record |= {f"{run}/{member}": sha256[WEIGHTS] for member, sha256 in files.items()}
         for member in ensemble.members:
             same = on_record.get(member.folder, member.sha256) == member.sha256
-            if not same or _missing_file(self.root / member.folder, weights):
+            if not same or missing_file(self.root / member.folder, weights):
                 return member
         return None
 
@@ -598,17 +597,11 @@ class Workspace:
             return ""
         if chosen is not None:
             return f"complete {chosen}: `{orch('resume', chosen, workspace=self.root)}`"
-        if choices_are_told and (self.has_current(task) or self.missing_choice(task)):
+        if choices_are_told and self.has_current(task):
             return f"once {display_path(self._current(task))} names another run, as is said of it"
         if usable or self.has_current(task):
             return self.choose_current_advice(task).removesuffix(".")
         return f"train another run: `{orch('train', task, '--data', 'DIR', workspace=self.root)}`"
-
-
-def _missing_file(member: Path, weights: bool = True) -> Path | None:
-    """The card of a member, or its weights, if it is not there; whether they are as written shows when they are read."""
-    files = (member / CARD, member / WEIGHTS) if weights else (member / CARD,)
-    return next((path for path in files if not is_there(path)), None)
 
 
 def now() -> str:

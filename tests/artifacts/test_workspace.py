@@ -157,6 +157,12 @@ def test_a_run_that_lost_its_weights_is_not_offered(orch: Orch, people: Path, wo
     assert "age-0002/fold-0/weights.safetensors: missing, and soft-0001 answers with that member" in done.err
     done = orch("runs", "use", "age-0001", "-w", workspace)
     assert "age-0001 is now the current age run (was age-0002)." in done.err
+    refused = orch("runs", "use", "age-0002", "-w", workspace)
+    assert refused.code == 2
+    assert "age-0002/fold-0/weights.safetensors: missing. Restore it; or run `orch resume age-0002" in refused.err
+    assert "damaged" in next(
+        line for line in orch("runs", "list", "-w", workspace).out.splitlines() if "age-0002" in line
+    )
     (workspace / "current/age.json").unlink()
     done = orch("ensemble", "-w", workspace)
     assert "choose one: `orch runs use age-0001" in done.err
@@ -174,6 +180,8 @@ def test_a_lost_run_whose_choice_was_removed_is_replaced_by_another_in_one_round
     assert done.code == 2
     ways_out = re.findall(r"`(orch [^`]+)`", done.err)
     assert ways_out[0].split()[1:4] == ["runs", "use", "age-0001"]
+    checked = orch("workspace", "check", "-w", workspace)
+    assert re.findall(r"`(orch [^`]+)`", checked.err)[: len(ways_out)] == ways_out  # a note of the choice may follow
     for words in ways_out:
         assert orch(*shlex.split(words)[1:]).code == 0, words
     assert orch("predict", photo, "-w", workspace).code == 0
