@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
 from orchestrator.artifacts.origins import save_extra_photos, save_plan, save_table
 from orchestrator.artifacts.provenance import ExtraPhotos, TrainingData
-from orchestrator.artifacts.workspace import Workspace, now
+from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DataError, Mistakes, Problem, quantity
 from orchestrator.core.files import absolute_text
 from orchestrator.data.check import duplicates
@@ -119,10 +120,11 @@ class Dataset:
         of_extra, extra = self.extra_of(specialist), None
         if self.extra is not None and of_extra is not None:
             extra = ExtraPhotos(tuple(map(absolute_text, self.extra.sources)), of_extra, len(self.extra))
+        read_at = datetime.now().astimezone().isoformat()  # to the microsecond: small trainings take less than a second
         return TrainingData(
             absolute_text(settings.data), self.photos.layout, dict(settings.columns), settings.distinct_people,
-            self.fingerprint(specialist, recipe), self.photo_set, self.table, now(), len(self.photos), len(self.photos.people),
-            extra,
+            self.fingerprint(specialist, recipe), self.photo_set, self.table, read_at, len(self.photos),
+            len(self.photos.people), extra,
         )  # fmt: skip
 
 

@@ -87,6 +87,8 @@ def test_people_who_join_are_dealt_out_and_scored_by_all_members_of_older_runs(
     done = orch("train", "age", "--data", grown, "-w", workspace, "--jobs", 1, *tiny("epochs=1"))
     assert done.code == 0, done.err
     assert "6 new people were dealt out to the folds of plan" in done.err
+    opened = Workspace(workspace)
+    assert opened.run("age-0002").data_read > opened.run("mask-0001").data_read
     after = folds_of(workspace, "age-0002")
     assert {person: after[person] for person in before} == before
     assert len(after) == len(before) + 6
