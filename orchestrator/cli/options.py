@@ -18,6 +18,7 @@ __all__ = [
     "MOST_PEOPLE",
     "OTHER_WORDS",
     "STRATEGY_WORDS",
+    "BaseRecipeOption",
     "ByOption",
     "ColumnsOption",
     "DataOption",
@@ -41,7 +42,6 @@ __all__ = [
     "WorkspaceOption",
     "column_names",
     "folds_trained",
-    "no_empty_recipe",
     "split_commas",
 ]  # fmt: skip
 
@@ -81,8 +81,7 @@ DistinctOption = Annotated[
 ]
 
 
-def no_empty_recipe(words: list[str]) -> list[str]:
-    """Refuses an empty word for `--recipe`."""
+def _no_empty_recipe(words: list[str]) -> list[str]:
     if "" in words:  # as by an unset variable
         raise typer.BadParameter(f"an empty word; `{orch('recipes', 'list')}` shows what can be named.")
     return words
@@ -93,8 +92,14 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         "-r",
-        callback=no_empty_recipe,
+        callback=_no_empty_recipe,
         help="NAME or FILE.toml for all, TASK=NAME for one; by default quick; see `orch recipes list`.",
+    ),
+]
+BaseRecipeOption = Annotated[
+    list[str],
+    typer.Option(
+        "--recipe", "-r", callback=_no_empty_recipe, help="NAME or FILE.toml; the current run's recipe, if left out."
     ),
 ]
 SetOption = Annotated[

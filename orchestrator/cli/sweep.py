@@ -19,6 +19,7 @@ from orchestrator.cli.console import (
     stdout_console,
 )
 from orchestrator.cli.options import (
+    BaseRecipeOption,
     ColumnsOption,
     DeviceOption,
     DistinctOption,
@@ -34,7 +35,6 @@ from orchestrator.cli.options import (
     WorkspaceOption,
     column_names,
     folds_trained,
-    no_empty_recipe,
     split_commas,
 )
 from orchestrator.cli.training import listening
@@ -81,15 +81,7 @@ def sweep(
     ] = None,
     valid_only: ValidOnlyOption = False,
     folds_used: FoldsUsedOption = 0,
-    recipe: Annotated[
-        list[str],
-        typer.Option(
-            "--recipe",
-            "-r",
-            callback=no_empty_recipe,
-            help="NAME or FILE.toml; the current run's recipe, if left out.",
-        ),
-    ] = [],
+    recipe: BaseRecipeOption = [],
     change: SetOption = [],
     small: Annotated[
         float, typer.Option("--small", min=0.3, max=1, help="With --stages: photo size while searching, as a share.")

@@ -14,6 +14,7 @@ from orchestrator.cli.console import (
     print_message,
 )
 from orchestrator.cli.options import (  # fmt: skip
+    BaseRecipeOption,
     ColumnsOption,
     DataOption,
     DeviceOption,
@@ -36,7 +37,6 @@ from orchestrator.cli.options import (  # fmt: skip
     WorkspaceOption,
     column_names,
     folds_trained,
-    no_empty_recipe,
     split_commas,
 )
 from orchestrator.cli.training import UNFINISHED, listening, report_training
@@ -119,15 +119,7 @@ def train(
         str | None,
         typer.Option("--base", help="The run to start from; the current one if left out."),
     ] = None,
-    recipe: Annotated[
-        list[str],
-        typer.Option(
-            "--recipe",
-            "-r",
-            callback=no_empty_recipe,
-            help="NAME or FILE.toml; the current run's recipe, if left out.",
-        ),
-    ] = [],
+    recipe: BaseRecipeOption = [],
     change: SetOption = [],
     jobs: JobsOption = 0,
     device: DeviceOption = "auto",

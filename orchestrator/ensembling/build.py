@@ -148,21 +148,17 @@ def build_ensemble(
         LeakError: a table judges people that its member has seen, or may have.
     """
     later = later or {}
-    members, asked = _members(workspace, runs, votes_in or {}), " ".join(strategy.options)
+    members = _members(workspace, runs, votes_in or {})
     why_none = why_unscored(workspace, runs) if scored else "left out as asked (--no-score)."
     if why_none and strategy.learns:
+        asked = " ".join(strategy.options)
         raise ConfigError(f"{asked} learns from out-of-fold answers, and there are none: {why_none}")
     chosen = [run for of_task in runs.values() for run in of_task]
     out_of_fold, outdated = (None, {}) if why_none else _joined(workspace, chosen, specialists, later, votes_in or {})
     confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if out_of_fold is None else out_of_fold.mean_confidence
     external = [table.softened(confidence) for table in external]
     sources = _sources(external, out_of_fold)
-    unseen = [source.name for source in sources if strategy.learns and not source.matched]
-    if unseen:
-        raise ConfigError(
-            f"{asked} learns how much to trust each source from out-of-fold answers, and {', '.join(unseen)} "
-            "answers for no held-out photo: leave it out, or choose a strategy that does not learn."
-        )
+    _check_seen(strategy, sources)
     if out_of_fold is not None and external:
         out_of_fold = with_external(out_of_fold, external, plan_of(workspace, newest_run(chosen)))
     scores = None if out_of_fold is None else _score(out_of_fold, strategy)
@@ -175,21 +171,31 @@ def build_ensemble(
     record = replace(
         record, outdated_labels=outdated, later_people={run: people for run, people in later_people.items() if people}
     )
-    with workspace.lock():
-        deleted = [run.id for run in chosen if not (run.folder / RECORD).is_file()]
-        if deleted:
-            raise WorkspaceError(f"{', '.join(deleted)}: deleted by another command meanwhile. Choose other runs.")
-        writers: dict[str, Callable[[Path], None]] = {
-            source.file: table.write for table, source in zip(external, sources, strict=True)
-        }
-        if scores is not None:
-            writers |= {
-                OUT_OF_FOLD: _answers_of(scores).write,
-                DISAGREEMENTS: partial(_write_csv, scores.disagreements),
-            }
-        record = _save(workspace, record, writers)
+    record = _save(workspace, record, chosen, _writers(external, sources, scores))
     make_ensemble_current(workspace, record.id)
     return BuiltEnsemble(record, scores, workspace.current_or_none("ensemble") == record.id)
+
+
+def _check_seen(strategy: Strategy, sources: Sequence[ExternalSource]) -> None:
+    """Refuses tables that answer no held-out photo, where it is learned how much to trust each source."""
+    unseen = [source.name for source in sources if strategy.learns and not source.matched]
+    if unseen:
+        raise ConfigError(
+            f"{' '.join(strategy.options)} learns how much to trust each source from out-of-fold answers, and "
+            f"{', '.join(unseen)} answers for no held-out photo: leave it out, or choose a strategy that does not learn."
+        )
+
+
+def _writers(
+    external: Sequence[ExternalTable], sources: Sequence[ExternalSource], scores: Scored | None
+) -> dict[str, Callable[[Path], None]]:
+    """Name of a file beside the record -> function that writes it to a path."""
+    writers: dict[str, Callable[[Path], None]] = {
+        source.file: table.write for table, source in zip(external, sources, strict=True)
+    }
+    if scores is not None:
+        writers |= {OUT_OF_FOLD: _answers_of(scores).write, DISAGREEMENTS: partial(_write_csv, scores.disagreements)}
+    return writers
 
 
 def _joined(
@@ -287,21 +293,32 @@ def _record(
 
 
 def _save(
-    workspace: Workspace, record: EnsembleRecord, writers: Mapping[str, Callable[[Path], None]]
+    workspace: Workspace,
+    record: EnsembleRecord,
+    runs: Sequence[RunRecord],
+    writers: Mapping[str, Callable[[Path], None]],
 ) -> EnsembleRecord:
-    """Writes an ensemble's folder; the caller holds the workspace's lock.
+    """Writes an ensemble's folder.
 
     Args:
         workspace: workspace in which it is saved.
         record: its record, without folder, id and files.
+        runs: the runs that were scored.
         writers: name of a file beside the record -> function that writes it to a path.
+
+    Raises:
+        WorkspaceError: a run was deleted meanwhile.
     """
-    with workspace.new_folder(record.strategy.kind) as (name, folder):
-        for file, write in writers.items():
-            write(folder / file)
-        files = {file: sha256_of(folder / file) for file in writers}
-        record = replace(record, folder=folder, id=name, files=files)
-        record.save()
+    with workspace.lock():
+        deleted = [run.id for run in runs if not (run.folder / RECORD).is_file()]
+        if deleted:
+            raise WorkspaceError(f"{', '.join(deleted)}: deleted by another command meanwhile. Choose other runs.")
+        with workspace.new_folder(record.strategy.kind) as (name, folder):
+            for file, write in writers.items():
+                write(folder / file)
+            files = {file: sha256_of(folder / file) for file in writers}
+            record = replace(record, folder=folder, id=name, files=files)
+            record.save()
     return replace(record, folder=workspace.root / name)
 
 
